@@ -1,0 +1,188 @@
+"""The command line. It reads like a table of contents: each step of a start is one call."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from devmail_config import __version__, native, render, supervise, surroundings, tls
+from devmail_config.errors import DevmailError, Problem
+from devmail_config.health import examine
+from devmail_config.layout import Layout
+from devmail_config.services import LISTENERS
+from devmail_config.settings import Settings, load, reference
+from devmail_config.surroundings import Machine
+from devmail_config.tls import TlsFiles
+
+_PACKAGES = Path(__file__).parent.parent / "debian-packages.txt"
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A server whose settings and surroundings were found to be good."""
+
+    settings: Settings
+    layout: Layout
+    addresses: tuple[str, ...]
+    tls: TlsFiles
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(__version__, prog_name="devmail")
+@click.pass_context
+def program(context: click.Context) -> None:
+    """Run a development mail server: any address is a mailbox, and no mail leaves the box."""
+    if context.invoked_subcommand is None:
+        context.invoke(run)
+
+
+@program.command()
+def run() -> None:
+    """Start the server in the foreground (the default)."""
+    server = _prepare()
+    click.echo(_announcement(server))
+    supervise.run(server.layout)
+
+
+@program.command()
+def check() -> None:
+    """Do all of a start but the start, and say what was found."""
+    server = _prepare()
+    click.echo(_announcement(server))
+    click.echo("devmail: nothing is wrong, the server can start")
+
+
+@program.command("render")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory.")
+def render_command(output: Path) -> None:
+    """Write the daemons' configuration to a directory, and start nothing."""
+    settings, layout = _settings()
+    if output.exists() and any(output.iterdir()):
+        raise DevmailError(
+            [Problem(f"--output {output}", "the directory is not empty", "give a new directory")]
+        )
+    tree = render.render(
+        settings,
+        layout,
+        tls.planned(settings, layout),
+        surroundings.available_addresses(settings),
+    )
+    try:
+        render.write(tree, output, time.time())
+    except OSError as error:
+        raise DevmailError(
+            [Problem(f"--output {output}", str(error.strerror), "give a directory to write to")]
+        ) from None
+    click.echo(f"devmail: {len(tree)} files are in {output}")
+
+
+@program.command()
+def settings() -> None:
+    """Print the reference of all settings."""
+    click.echo(reference(), nl=False)
+
+
+@program.command()
+def health() -> None:
+    """Use every service for real; the exit status is 0 when all of them work."""
+    settings, layout = _settings()
+    files = tls.planned(settings, layout)
+    if not files.ca_pem:
+        raise DevmailError(
+            [
+                Problem(
+                    f"the CA in {files.ca}",
+                    "there is none yet, or it cannot be read",
+                    "start the server first, with the same settings",
+                )
+            ]
+        )
+    sick = False
+    for verdict in examine(settings, files, surroundings.available_addresses(settings)):
+        click.echo(verdict)
+        sick = sick or verdict.fault is not None
+    sys.exit(1 if sick else 0)
+
+
+@program.command()
+def up() -> None:
+    """Start the server in the background, and return when it works."""
+    settings, _ = _settings()
+    native.install(surroundings.packages(_PACKAGES), Machine())
+    native.choose_state_directory(settings, Path.cwd())
+    layout = Layout.of(settings, Path.cwd())
+    native.start(settings, layout, [sys.executable, "-m", "devmail_config"])
+    click.echo(native.summary(settings, layout))
+
+
+@program.command()
+def down() -> None:
+    """Stop the server that runs on this state directory."""
+    _, layout = _settings()
+    native.stop(layout)
+
+
+@program.command()
+def logs() -> None:
+    """Follow the log of a server that `up` started."""
+    _, layout = _settings()
+    native.follow_log(layout)
+
+
+def _settings() -> tuple[Settings, Layout]:
+    """Load the settings, and stop here if any is wrong."""
+    settings, problems = load(os.environ)
+    if problems:
+        raise DevmailError(problems)
+    return settings, Layout.of(settings, Path.cwd())
+
+
+def _prepare() -> _Server:
+    """Take every step of a start but the last."""
+    now = datetime.now(UTC)
+    settings, problems = load(os.environ)
+    layout = Layout.of(settings, Path.cwd())
+    needed = surroundings.packages(_PACKAGES)
+    problems += surroundings.judge(settings, layout, needed, Machine())
+    problems += tls.judge(settings, now)
+    if problems:
+        raise DevmailError(problems)
+
+    supervise.make_directories(layout)
+    supervise.lock(layout)
+    supervise.raise_file_limit()
+    files = tls.provide(settings, layout, now)
+    addresses = surroundings.available_addresses(settings)
+    render.write(
+        render.render(settings, layout, files, addresses), layout.run, created_at=now.timestamp()
+    )
+    if problems := supervise.judge_configuration(layout):
+        raise DevmailError(problems)
+    return _Server(settings, layout, addresses, files)
+
+
+def _announcement(server: _Server) -> str:
+    """The first line of the log: what this server is, and where."""
+    ports = ", ".join(f"{one.name} {server.settings.port(one.name)}" for one in LISTENERS)
+    origin = "our own CA" if server.tls.made_here else "the CA of your certificate"
+    return (
+        f"devmail: version {__version__}, {server.settings.hostname}, "
+        f"on {' and '.join(server.addresses)}: {ports}; "
+        f"{origin} has the SHA-256 fingerprint {server.tls.ca_fingerprint}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; whatever a user does wrong ends here as a message and a status."""
+    try:
+        program.main(arguments, prog_name="devmail")
+    except DevmailError as error:
+        click.echo(f"devmail: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,159 @@
+"""Use the server for real, the way a client does, and say for each service whether it works."""
+
+from __future__ import annotations
+
+import http.client
+import imaplib
+import poplib
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from devmail_config.services import LISTENERS, Listener
+from devmail_config.settings import Settings
+from devmail_config.tls import TlsFiles
+
+# Seconds. A server that takes longer than this is not well.
+_TIMEOUT = 5.0
+# A name of its own, so that the checks do not fill the mailbox of a person.
+_LOCAL_PART = "devmail-health"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found about one listener; ``fault`` is None when it works."""
+
+    listener: Listener
+    fault: str | None
+
+    def __str__(self) -> str:
+        return f"{self.listener.name:<11}{self.fault or 'ok'}"
+
+
+@dataclass(frozen=True)
+class _Target:
+    host: str
+    port: int
+    name: str
+    context: ssl.SSLContext
+    login: str
+
+
+def examine(settings: Settings, tls: TlsFiles, addresses: tuple[str, ...]) -> Iterator[Verdict]:
+    """Log in to every service and fetch both pages, every TLS verified against our own CA."""
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    host = _reachable(addresses)
+    for listener in LISTENERS:
+        target = _Target(
+            host,
+            settings.port(listener.name),
+            settings.hostname,
+            context,
+            f"{_LOCAL_PART}@{settings.hostname}",
+        )
+        try:
+            _CHECKS[listener.protocol](listener, target)
+        except (OSError, smtplib.SMTPException, imaplib.IMAP4.error, poplib.error_proto) as error:
+            yield Verdict(listener, f"{type(error).__name__}: {error}")
+        except http.client.HTTPException as error:
+            yield Verdict(listener, f"{type(error).__name__}: {error}")
+        else:
+            yield Verdict(listener, None)
+
+
+def _reachable(addresses: tuple[str, ...]) -> str:
+    """Give an address to connect to: loopback where the server listens on every interface."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0], addresses[0])
+
+
+def _connect(listener: Listener, target: _Target) -> socket.socket:
+    plain = socket.create_connection((target.host, target.port), _TIMEOUT)
+    if listener.tls != "implicit":
+        return plain
+    return target.context.wrap_socket(plain, server_hostname=target.name)
+
+
+class _Smtp(smtplib.SMTP):
+    """An SMTP client that connects to one address, and verifies the name of another."""
+
+    def __init__(self, listener: Listener, target: _Target) -> None:
+        self._listener, self._target = listener, target
+        super().__init__(target.host, target.port, local_hostname="localhost", timeout=_TIMEOUT)
+        self._host = target.name
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return _connect(self._listener, self._target)
+
+
+class _Imap(imaplib.IMAP4):
+    """An IMAP client that connects to one address, and verifies the name of another."""
+
+    def __init__(self, listener: Listener, target: _Target) -> None:
+        self._listener, self._target = listener, target
+        super().__init__(target.host, target.port, timeout=_TIMEOUT)
+        self.host = target.name
+
+    def _create_socket(self, timeout: float | None) -> socket.socket:
+        return _connect(self._listener, self._target)
+
+
+class _Pop3(poplib.POP3):
+    """A POP3 client that connects to one address, and verifies the name of another."""
+
+    def __init__(self, listener: Listener, target: _Target) -> None:
+        self._listener, self._target = listener, target
+        super().__init__(target.host, target.port, timeout=_TIMEOUT)
+        self.host = target.name
+
+    def _create_socket(self, timeout: float) -> socket.socket:
+        return _connect(self._listener, self._target)
+
+
+def _check_smtp(listener: Listener, target: _Target) -> None:
+    with _Smtp(listener, target) as client:
+        if listener.tls == "starttls":
+            client.starttls(context=target.context)
+        client.login(target.login, _LOCAL_PART)
+
+
+def _check_imap(listener: Listener, target: _Target) -> None:
+    with _Imap(listener, target) as client:
+        if listener.tls == "starttls":
+            client.starttls(target.context)
+        client.login(target.login, _LOCAL_PART)
+        client.select("INBOX", readonly=True)
+
+
+def _check_pop3(listener: Listener, target: _Target) -> None:
+    client = _Pop3(listener, target)
+    try:
+        if listener.tls == "starttls":
+            client.stls(target.context)
+        client.user(target.login)
+        client.pass_(_LOCAL_PART)
+        client.stat()
+        client.quit()
+    finally:
+        client.close()
+
+
+def _check_http(listener: Listener, target: _Target) -> None:
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=_TIMEOUT)
+    connection.sock = _connect(listener, target)
+    try:
+        connection.request("GET", "/", headers={"Host": target.name, "User-Agent": "health"})
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status != http.HTTPStatus.OK:
+        raise http.client.HTTPException(f"status {status}")
+
+
+_CHECKS: dict[str, Callable[[Listener, _Target], None]] = {
+    "SMTP": _check_smtp,
+    "IMAP": _check_imap,
+    "POP3": _check_pop3,
+    "HTTP": _check_http,
+}

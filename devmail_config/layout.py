@@ -1,0 +1,82 @@
+"""Where everything of one server lives, as values: nothing here touches the disk.
+
+::
+
+    <state>/            the one directory that devmail writes to
+      run/              emptied and written anew at every start
+        <daemon>/       the daemon's configuration, sockets and pid files
+        libexec/        the Python that daemons start: the rule of addresses, and no more
+        supervisor/     the service directories
+      spool/            Postfix's queue: outlives a restart
+      postfix/          Postfix's own small state
+      mail/             the mailboxes (or DEVMAIL_MAIL_DIR)
+      tls/              the CA and certificate that devmail made
+      devmail.log       the log, when `devmail up` started the server
+      lock              held while a server runs; contains the supervisor's process id
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from devmail_config.settings import Settings
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The absolute paths of one server."""
+
+    state: Path
+    mail: Path
+
+    @classmethod
+    def of(cls, settings: Settings, working_directory: Path) -> Layout:
+        """Derive the layout; relative paths start at ``working_directory``."""
+        state = (working_directory / settings.state_dir).resolve()
+        mail = working_directory / settings.mail_dir if settings.mail_dir else state / "mail"
+        return cls(state, mail)
+
+    @property
+    def run(self) -> Path:
+        """The rendered tree, with the daemons' sockets in it."""
+        return self.state / "run"
+
+    @property
+    def spool(self) -> Path:
+        """Postfix's queue directory."""
+        return self.state / "spool"
+
+    @property
+    def postfix_data(self) -> Path:
+        """Postfix's data directory: locks, TLS session caches, the random seed."""
+        return self.state / "postfix"
+
+    @property
+    def tls(self) -> Path:
+        """The CA and the certificate that devmail makes for itself."""
+        return self.state / "tls"
+
+    @property
+    def log(self) -> Path:
+        """The log of a server that was started in the background."""
+        return self.state / "devmail.log"
+
+    @property
+    def lock(self) -> Path:
+        """The file that a running server holds a lock on."""
+        return self.state / "lock"
+
+    @property
+    def libexec(self) -> Path:
+        """The Python that daemons start, importable without this checkout."""
+        return self.run / "libexec"
+
+    @property
+    def scan_directory(self) -> Path:
+        """The supervisor's directory of service directories."""
+        return self.run / "supervisor"
+
+    def config(self, service: str) -> Path:
+        """Give the directory of a daemon's rendered configuration."""
+        return self.run / service

@@ -1,0 +1,221 @@
+"""`make up` without a container: install what is missing, run in the background, say where."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from devmail_config import surroundings, tls
+from devmail_config.errors import DevmailError, Problem
+from devmail_config.health import examine
+from devmail_config.layout import Layout
+from devmail_config.render import endpoint
+from devmail_config.services import LISTENERS
+from devmail_config.settings import Settings
+from devmail_config.surroundings import Machine
+
+# Seconds. A start takes about one; this is for a machine that is very busy.
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 20.0
+_POLL_INTERVAL = 0.1
+# Where the state goes when the daemons' users cannot enter the directory that it should be in.
+_SYSTEM_STATE = Path("/var/lib/devmail")
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_FORBIDDEN = 101
+_UNITS = ("dovecot", "nginx", "postfix")
+
+
+def install(needed: Sequence[str], machine: Machine) -> None:
+    """Install the Debian packages that are missing, without starting any service of theirs.
+
+    Raises ``DevmailError`` when that cannot be done, for example without being root.
+    """
+    missing = surroundings.missing_packages(needed, machine)
+    if not missing or machine.user != 0:
+        return
+    click.echo(f"installing Debian packages: {', '.join(missing)}")
+    enabled_before = _enabled_units()
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    commands = (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
+    )
+    with _no_service_starts():
+        # Postfix's package would else make up a configuration in /etc, which nothing here reads.
+        subprocess.run(
+            ["debconf-set-selections"],
+            input="postfix postfix/main_mailer_type select No configuration\n",
+            text=True,
+            check=False,
+        )
+        for command in commands:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode != 0:
+                lines = (done.stderr or done.stdout).strip().splitlines()
+                raise DevmailError(
+                    [
+                        Problem(
+                            f"Debian packages ({', '.join(missing)})",
+                            f"`{' '.join(command[:2])}` failed: {' / '.join(lines[-3:])}",
+                            f"apt-get install --no-install-recommends {' '.join(missing)}",
+                        )
+                    ]
+                )
+    # The packages ask for their services to start with the machine; undo that, and only that.
+    if new_units := [unit for unit in _enabled_units() if unit not in enabled_before]:
+        subprocess.run(["systemctl", "--quiet", "disable", *new_units], capture_output=True)
+
+
+def _enabled_units() -> list[str]:
+    wanted = Path("/etc/systemd/system/multi-user.target.wants")
+    return [unit for unit in _UNITS if (wanted / f"{unit}.service").is_symlink()]
+
+
+@contextlib.contextmanager
+def _no_service_starts() -> Iterator[None]:
+    """Forbid packages to start services while they are installed (Debian policy, 9.3.3.1)."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text(f"#!/bin/sh\nexit {_FORBIDDEN}\n", encoding="ascii")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
+
+
+def choose_state_directory(settings: Settings, working_directory: Path) -> None:
+    """Put the default state directory elsewhere if the daemons' users could not enter it.
+
+    That is so in a checkout below /root. ``.devmail`` is then a link, and all else is as ever.
+    """
+    link = working_directory / settings.state_dir
+    if settings.origin("state_dir") != "default" or link.exists() or link.is_symlink():
+        return
+    if os.geteuid() != 0 or (blocked := surroundings.unreachable(working_directory)) is None:
+        return
+    checksum = hashlib.sha256(os.fsencode(working_directory)).hexdigest()[:8]
+    target = _SYSTEM_STATE / f"{working_directory.name}-{checksum}"
+    target.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+    click.echo(f"{link.name} is a link to {target}: the daemons' users cannot enter {blocked}")
+
+
+def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
+    """Start the server in the background, and return when every service works.
+
+    Raises ``DevmailError`` with the end of the log when it does not come up.
+    """
+    if surroundings.running_server(layout) is not None:
+        click.echo("the server is already running")
+        process = None
+        log_start = 0
+    else:
+        layout.state.mkdir(parents=True, exist_ok=True)
+        with layout.log.open("ab") as log:
+            log_start = log.tell()
+            process = subprocess.Popen(
+                [*program, "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    began = time.monotonic()
+    working: set[str] = set()
+    while len(working) < len(LISTENERS):
+        if process and process.poll() is not None:
+            _fail(layout, log_start, f"ended with status {process.returncode}")
+        if time.monotonic() - began > _START_TIMEOUT:
+            _fail(layout, log_start, f"does not work after {_START_TIMEOUT:.0f} s")
+        files = tls.planned(settings, layout)
+        if not files.ca_pem:
+            time.sleep(_POLL_INTERVAL)
+            continue
+        for verdict in examine(settings, files, surroundings.available_addresses(settings)):
+            name = verdict.listener.name
+            if verdict.fault is None and name not in working:
+                working.add(name)
+                click.echo(f"  {name} works ({time.monotonic() - began:.1f} s)")
+            elif verdict.fault is not None:
+                time.sleep(_POLL_INTERVAL)
+                break
+
+
+def _fail(layout: Layout, log_start: int, fault: str) -> None:
+    with layout.log.open("rb") as log:
+        log.seek(log_start)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    click.echo("\n".join(lines[-40:]), err=True)
+    raise DevmailError(
+        [Problem("the server", fault, f"see the lines above, or all of {layout.log}")]
+    )
+
+
+def stop(layout: Layout) -> None:
+    """Stop the server and wait for its last process to end; all is well if none is running."""
+    process = surroundings.running_server(layout)
+    if process is None:
+        click.echo(f"no server is running on {layout.state}")
+        return
+    os.kill(process, signal.SIGTERM)
+    began = time.monotonic()
+    while surroundings.running_server(layout) is not None:
+        if time.monotonic() - began > _STOP_TIMEOUT:
+            raise DevmailError(
+                [Problem(f"process {process}", "does not stop", f"kill -KILL {process}")]
+            )
+        time.sleep(_POLL_INTERVAL / 2)
+    click.echo(f"stopped ({time.monotonic() - began:.1f} s)")
+
+
+def follow_log(layout: Layout) -> None:
+    """Become a program that shows the log, and what is added to it."""
+    if not layout.log.exists():
+        raise DevmailError(
+            [Problem(str(layout.log), "there is no log yet", "start the server with `make up`")]
+        )
+    sys.stdout.flush()
+    tail = shutil.which("tail") or "tail"
+    os.execv(tail, [tail, "-n", "100", "-F", str(layout.log)])
+
+
+def summary(settings: Settings, layout: Layout) -> str:
+    """Say where every service is, how to log in, and where the CA is."""
+    address = surroundings.available_addresses(settings)[0]
+    files = tls.planned(settings, layout)
+    words = {"starttls": "plain or STARTTLS", "implicit": "TLS", "none": "plain"}
+    rows = [
+        f"  {listener.name:<11}{endpoint(address, settings.port(listener.name)):<18}"
+        f"{words[listener.tls]:<19}{listener.purpose}"
+        for listener in LISTENERS
+    ]
+    http = settings.port("http")
+    https = settings.port("https")
+    page = f"http://{address}{'' if http == 80 else f':{http}'}/"
+    secure_page = f"https://{settings.hostname}{'' if https == 443 else f':{https}'}/"
+    return "\n".join(
+        [
+            "",
+            *rows,
+            "",
+            "  login      the full address; the password is the part before the @",
+            "             for example mail1@company1.com with the password mail1",
+            f"  pages      {page} and {secure_page}",
+            f"  CA         {files.ca}",
+            f"             SHA-256 {files.ca_fingerprint}",
+            f"  state      {layout.state}",
+            "",
+        ]
+    )

@@ -1,0 +1,162 @@
+"""Turn settings into the tree of files that the daemons run from.
+
+``render`` is a pure function of its arguments and of the templates: it touches nothing. Only
+``write`` changes the disk, and only below the directory that it is given.
+
+A template's place is its file's place: ``templates/<service>/<path>.j2`` becomes
+``<service>/<path>``. The supervisor's templates are the exception: they are rendered once for each
+service.
+"""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from devmail_config import __version__, addresses
+from devmail_config.layout import Layout
+from devmail_config.services import LISTENERS, PYTHON, SERVICES
+from devmail_config.settings import Settings
+from devmail_config.tls import TlsFiles
+
+_PACKAGE = Path(__file__).parent
+TEMPLATES = _PACKAGE.parent / "templates"
+# The part of this package that daemons start, below libexec/.
+_LIBEXEC_SOURCES = ("__init__.py", "addresses.py", "programs/*.py")
+# Postfix distrusts a configuration that is younger than two seconds, and its tools wait.
+_AGE_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class RenderedFile:
+    """The content of one file, and whether it is a program."""
+
+    content: str
+    executable: bool = False
+
+
+Tree = Mapping[PurePosixPath, RenderedFile]
+
+
+def render(
+    settings: Settings, layout: Layout, tls: TlsFiles, listen_addresses: tuple[str, ...]
+) -> Tree:
+    """Render every file, by its path below the run directory."""
+    environment = _environment()
+    context = {
+        "settings": settings,
+        "layout": layout,
+        "tls": tls,
+        "addresses": listen_addresses,
+        "has_ipv6": any(":" in address for address in listen_addresses),
+        "listeners": LISTENERS,
+        "port": settings.port,
+        "endpoint": endpoint,
+        "ordinary": addresses.ORDINARY,
+        "exception": addresses.EXCEPTION,
+        "written": addresses.WRITTEN,
+        "python": f"{PYTHON} -ISE",
+        "libexec": layout.libexec,
+        "version": __version__,
+    }
+    tree = dict(_render_libexec(environment, context))
+    for service in SERVICES:
+        config = layout.config(service.name)
+        of_service = {**context, "service": service, "config": config}
+        of_service["command"] = filled(service.command, config)
+        tree |= _render_service(environment, of_service, service.name)
+        tree |= _render_supervision(environment, of_service, service.name)
+    supervisor = PurePosixPath("supervisor/.s6-svscan")
+    for name, template in (("SIGTERM", "SIGTERM"), ("finish", "svscan-finish")):
+        content = environment.get_template(f"supervisor/{template}.j2").render(context)
+        tree[supervisor / name] = RenderedFile(content, executable=True)
+    return tree
+
+
+def write(tree: Tree, directory: Path, created_at: float) -> None:
+    """Write ``tree`` into ``directory``, which is emptied first: nothing old survives a start.
+
+    ``created_at`` is the time, in seconds since the epoch, before which the files are dated.
+    """
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, mode=0o755)
+    for path, file in tree.items():
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(file.content, encoding="utf-8")
+        target.chmod(0o755 if file.executable else 0o644)
+        os.utime(target, (created_at - _AGE_SECONDS, created_at - _AGE_SECONDS))
+        if target.suffix == ".py":
+            py_compile.compile(str(target), doraise=True)
+
+
+def endpoint(address: str, port: int) -> str:
+    """Write an address and a port as one word, an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def filled(command: tuple[str, ...], config: Path) -> tuple[str, ...]:
+    """Put the directory of the rendered configuration into a command of a service."""
+    return tuple(word.format(config=config) for word in command)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        # Only pages are HTML; everything else has a syntax of its own.
+        autoescape=select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["escape_braces"] = lambda text: re.sub(r"([{}])", r"\\\1", text)
+    return environment
+
+
+def _render_service(
+    environment: Environment, context: Mapping[str, Any], name: str
+) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
+    for template in environment.list_templates(
+        filter_func=lambda path: path.startswith(f"{name}/")
+    ):
+        content = environment.get_template(template).render(context)
+        yield PurePosixPath(template.removesuffix(".j2")), RenderedFile(content)
+
+
+def _render_supervision(
+    environment: Environment, context: Mapping[str, Any], name: str
+) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
+    directory = PurePosixPath("supervisor") / name
+    service = context["service"]
+    for script in ("run", "finish"):
+        content = environment.get_template(f"supervisor/{script}.j2").render(context)
+        yield directory / script, RenderedFile(content, executable=True)
+    if service.is_nameless:
+        content = environment.get_template("supervisor/log.j2").render(context)
+        yield directory / "log" / "run", RenderedFile(content, executable=True)
+    yield directory / "down-signal", RenderedFile(f"SIG{service.stop_signal}\n")
+    yield directory / "timeout-kill", RenderedFile(f"{service.stop_seconds * 1000}\n")
+    # A finish script that hangs must not keep the daemon down.
+    yield directory / "timeout-finish", RenderedFile("2000\n")
+
+
+def _render_libexec(
+    environment: Environment, context: Mapping[str, Any]
+) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
+    libexec = PurePosixPath("libexec")
+    content = environment.get_template("libexec/__main__.py.j2").render(context)
+    yield libexec / "__main__.py", RenderedFile(content)
+    for pattern in _LIBEXEC_SOURCES:
+        for source in sorted(_PACKAGE.glob(pattern)):
+            path = libexec / _PACKAGE.name / source.relative_to(_PACKAGE).as_posix()
+            yield path, RenderedFile(source.read_text(encoding="utf-8"))

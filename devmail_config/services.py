@@ -1,0 +1,81 @@
+"""The registry: which daemons make up the server, how each is run, and what it listens on.
+
+A daemon's configuration is whatever stands in ``templates/<name>/``. In ``command`` and ``check``,
+``{config}`` is the directory where that was rendered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Debian's own interpreter, which every user may execute, unlike that of a checkout in /root.
+PYTHON = "/usr/bin/python3"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One daemon."""
+
+    name: str
+    # Runs the daemon in the foreground.
+    command: tuple[str, ...]
+    # Lets the daemon itself judge its configuration.
+    check: tuple[str, ...]
+    # Sockets below the run directory that must be there before the daemon starts.
+    waits_for: tuple[str, ...] = ()
+    # The signal for an orderly end, and the seconds after which the supervisor insists.
+    stop_signal: str = "TERM"
+    stop_seconds: int = 5
+    # Whether the daemon's log lines lack its name, so that it has to be put in front of them.
+    is_nameless: bool = False
+
+
+SERVICES = (
+    Service(
+        "dovecot",
+        command=("/usr/sbin/dovecot", "-F", "-c", "{config}/dovecot.conf"),
+        check=("/usr/bin/doveconf", "-n", "-c", "{config}/dovecot.conf"),
+    ),
+    Service(
+        "postfix",
+        # What `postfix start-fg` would do, without the shell that it leaves in between.
+        command=("/usr/lib/postfix/sbin/master", "-s", "-c", "{config}"),
+        check=("/usr/sbin/postfix", "-c", "{config}", "check"),
+        # Without the first, smtpd dies at its first client; without the second, mail that waited
+        # in the queue since the last stop would be tried, and perhaps bounced, too early.
+        waits_for=("dovecot/base/postfix-auth", "dovecot/base/lmtp"),
+    ),
+    Service(
+        "nginx",
+        command=("/usr/sbin/nginx", "-c", "{config}/nginx.conf"),
+        check=("/usr/sbin/nginx", "-q", "-t", "-c", "{config}/nginx.conf"),
+        stop_signal="QUIT",
+        stop_seconds=2,
+        is_nameless=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One kind of port that clients connect to; ``port`` is the well-known number."""
+
+    name: str
+    port: int
+    protocol: str
+    # "starttls" (also without any), "implicit" (from the first byte) or "none".
+    tls: str
+    purpose: str
+
+
+LISTENERS = (
+    Listener("smtp", 25, "SMTP", "starttls", "send mail"),
+    Listener("submission", 587, "SMTP", "starttls", "send mail"),
+    Listener("smtps", 465, "SMTP", "implicit", "send mail"),
+    Listener("imap", 143, "IMAP", "starttls", "read mail"),
+    Listener("imaps", 993, "IMAP", "implicit", "read mail"),
+    Listener("pop3", 110, "POP3", "starttls", "read mail"),
+    Listener("pop3s", 995, "POP3", "implicit", "read mail"),
+    Listener("http", 80, "HTTP", "none", "this server's page, and its CA certificate"),
+    Listener("https", 443, "HTTP", "implicit", "this server's page"),
+)

@@ -1,0 +1,330 @@
+"""Every setting, declared once, and the one way in which they are loaded.
+
+A setting is a field of ``Settings``. Its environment variable, its YAML key, its reading, its
+error messages and its line in ``docs/settings.md`` all follow from that one declaration.
+
+Sources, the later ones winning: the defaults below, the YAML file that ``DEVMAIL_CONFIG`` names,
+the environment (``DEVMAIL_NAME``, or ``DEVMAIL_NAME_FILE`` for a file that holds the value).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from devmail_config import kinds
+from devmail_config.errors import Problem
+from devmail_config.kinds import Kind
+from devmail_config.services import LISTENERS
+
+PREFIX = "DEVMAIL_"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+_FILE_SUFFIX = "_FILE"
+_DEFAULT = "default"
+
+
+def option(default: Any, kind: Kind, help: str) -> Any:  # noqa: A002 - the natural word
+    """Declare one setting: its default, the kind of its value, and what it is for."""
+    return field(default=default, metadata={"kind": kind, "help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one server. Build it with ``load``; it never changes afterwards."""
+
+    hostname: str = option(
+        "mail.localhost",
+        kinds.HOSTNAME,
+        "Name of the server: in SMTP greetings, bounces, certificates and web addresses.",
+    )
+    tls_names: tuple[str, ...] = option(
+        (),
+        kinds.list_of(kinds.HOSTNAME_OR_IP, "mail.test, 192.0.2.7"),
+        "More host names and IP addresses for the certificate that devmail makes itself.",
+    )
+    bad_domains: tuple[str, ...] = option(
+        ("bad-domain.com",),
+        kinds.list_of(kinds.HOSTNAME, "bad-domain.com, down.example"),
+        "Domains that cannot be reached: mail to them comes back as a bounce.",
+    )
+    bounce_after: int = option(
+        60,
+        kinds.DURATION,
+        "How long mail for an unreachable domain is tried before it comes back as a bounce.",
+    )
+    require_auth: bool = option(
+        True,  # noqa: FBT003 - a setting's default
+        kinds.BOOLEAN,
+        "Whether a client must log in before it may send mail.",
+    )
+    plus_addresses: str = option(
+        "separate",
+        kinds.choice("separate", "fold"),
+        "Whether user+detail@domain is a mailbox of its own (separate) or user@domain (fold).",
+    )
+    message_size_limit: int = option(
+        64 * 1024**2,
+        kinds.SIZE,
+        "The largest message that is accepted, as it travels (attachments grow by a third).",
+    )
+    bind_address: tuple[str, ...] = option(
+        ("127.0.0.1", "::1"),
+        kinds.list_of(kinds.IP_ADDRESS, "0.0.0.0, ::"),
+        "Addresses to listen on. 0.0.0.0 and :: mean every interface of the machine.",
+    )
+    port_offset: int = option(
+        0,
+        kinds.integer(0, 64000),
+        "Added to every port, so that servers can run side by side: 20000 gives 20025, 20143 ...",
+    )
+    state_dir: Path = option(
+        Path(".devmail"),
+        kinds.PATH,
+        "The one directory that devmail writes to. A relative path starts where devmail starts.",
+    )
+    mail_dir: Path | None = option(
+        None,
+        kinds.PATH,
+        "Where the mailboxes are, if not in mail/ below the state directory.",
+    )
+    tls_key_path: Path = option(
+        Path("/etc/ssl/private/mail.key.pem"),
+        kinds.PATH,
+        "Your server's private key (PEM, not encrypted).",
+    )
+    tls_cert_path: Path = option(
+        Path("/etc/ssl/certs/mail.cert.pem"),
+        kinds.PATH,
+        "Your server's certificate (PEM), intermediate certificates after it.",
+    )
+    tls_ca_path: Path = option(
+        Path("/etc/ssl/certs/ca.cert.pem"),
+        kinds.PATH,
+        "The certificate of the CA that your server's certificate leads to (PEM).",
+    )
+    log_level: str = option(
+        "info",
+        kinds.choice("info", "debug"),
+        "debug also logs every protocol command, and each step of a login, passwords left out.",
+    )
+    origins: Mapping[str, str] = field(
+        default_factory=lambda: MappingProxyType({}),
+        repr=False,
+        compare=False,
+        metadata={"internal": True},
+    )
+
+    @property
+    def retry_interval(self) -> int:
+        """Seconds between two tries to deliver, so that a bounce is never much too late."""
+        return max(1, min(10, self.bounce_after // 10))
+
+    def port(self, listener: str) -> int:
+        """Give the port of the listener of that name, the offset added."""
+        return next(one.port for one in LISTENERS if one.name == listener) + self.port_offset
+
+    def origin(self, name: str) -> str:
+        """Say where the value of the setting ``name`` came from."""
+        return self.origins.get(name, _DEFAULT)
+
+    def subject(self, name: str) -> str:
+        """Name a setting the way every error message does: variable, value and origin."""
+        return _subject(name, repr(_kind(name).show(getattr(self, name))), self.origin(name))
+
+
+def options() -> tuple[Field[Any], ...]:
+    """List the declared settings, in the order of the reference."""
+    return tuple(option for option in fields(Settings) if "internal" not in option.metadata)
+
+
+def variable(name: str) -> str:
+    """Give the environment variable of the setting ``name``."""
+    return PREFIX + name.upper()
+
+
+def load(environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
+    """Load the settings from ``environ`` and the files that it names.
+
+    A value that is wrong becomes a ``Problem`` and its default takes its place, so that the
+    caller can go on and find what else is wrong.
+    """
+    problems: list[Problem] = []
+    settings = Settings()
+    for assignment in (*_from_yaml(environ, problems), *_from_environment(environ, problems)):
+        settings = _assign(settings, assignment, problems)
+    return settings, problems
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    name: str
+    text: str
+    origin: str
+    # What a file named by DEVMAIL_..._FILE holds may be a secret, and is never repeated.
+    secret: bool = False
+
+
+def _assign(settings: Settings, given: _Assignment, problems: list[Problem]) -> Settings:
+    kind = _kind(given.name)
+    try:
+        value = kind.parse(given.text.strip())
+    except ValueError as error:
+        shown = "(value not shown)" if given.secret else repr(given.text)
+        problems.append(
+            Problem(
+                _subject(given.name, shown, given.origin),
+                "(the reason would show the value)" if given.secret else str(error),
+                f"give a {kind.name}, for example {variable(given.name)}='{kind.example}'",
+            )
+        )
+        return settings
+    origins = MappingProxyType({**settings.origins, given.name: given.origin})
+    return replace(settings, **{given.name: value}, origins=origins)
+
+
+def _from_yaml(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[_Assignment]:
+    path = environ.get(CONFIG_VARIABLE)
+    if path is None:
+        return
+    subject = f"{CONFIG_VARIABLE}={path!r} (environment)"
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(
+            Problem(
+                subject,
+                f"cannot be read: {error.strerror}",
+                "give the path of a readable YAML file",
+            )
+        )
+        return
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        fault = " ".join(str(error).split())
+        problems.append(
+            Problem(subject, f"not YAML: {fault}", "write one 'name: value' a line, see `settings`")
+        )
+        return
+    if document is None:
+        return
+    if not isinstance(document, dict):
+        problems.append(
+            Problem(subject, "holds no 'name: value' lines", "write for example: bounce_after: 60")
+        )
+        return
+    names = [option.name for option in options()]
+    for key, value in document.items():
+        if key not in names:
+            problems.append(
+                Problem(
+                    f"{key} in {path}",
+                    "there is no such setting",
+                    _nearest(str(key), names, "leave it out"),
+                )
+            )
+            continue
+        text = _yaml_text(value)
+        if text is None:
+            problems.append(
+                Problem(
+                    f"{key} in {path}",
+                    "not a single value or a list of them",
+                    f"write for example: {key}: {_kind(key).example}",
+                )
+            )
+        else:
+            yield _Assignment(key, text, f"{key} in {path}")
+
+
+def _yaml_text(value: object) -> str | None:
+    """Give the text that a person would have typed for a YAML value."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case str() | int() | float():
+            return str(value)
+        case list() if all(isinstance(item, str | int | float) for item in value):
+            return ", ".join(map(str, value))
+        case _:
+            return None
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[_Assignment]:
+    names = {variable(option.name): option.name for option in options()}
+    known = {CONFIG_VARIABLE, *names, *(name + _FILE_SUFFIX for name in names)}
+    problems += (
+        Problem(
+            f"{key} (environment)", "there is no such setting", _nearest(key, names, "unset it")
+        )
+        for key in sorted(environ)
+        if key.startswith(PREFIX) and key not in known
+    )
+    for key, name in names.items():
+        file_key = key + _FILE_SUFFIX
+        if key in environ and file_key in environ:
+            problems.append(
+                Problem(
+                    f"{key} and {file_key} (environment)",
+                    "both are set",
+                    "unset one of the two",
+                )
+            )
+        elif key in environ:
+            yield _Assignment(name, environ[key], "environment")
+        elif file_key in environ:
+            path = environ[file_key]
+            try:
+                text = Path(path).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                fault = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+                problems.append(
+                    Problem(
+                        f"{file_key}={path!r} (environment)",
+                        f"cannot be read: {fault}",
+                        f"name a readable file, or set {key} itself",
+                    )
+                )
+            else:
+                yield _Assignment(name, text, f"file {path}, named by {file_key}", secret=True)
+
+
+def _nearest(unknown: str, known: Iterable[str], otherwise: str) -> str:
+    matches = difflib.get_close_matches(unknown, list(known), n=1, cutoff=0.5)
+    return f"did you mean {matches[0]}?" if matches else f"{otherwise}; `settings` lists them all"
+
+
+def _subject(name: str, shown: str, origin: str) -> str:
+    return f"{variable(name)}={shown} ({origin})"
+
+
+def _kind(name: str) -> Kind:
+    kind: Kind = next(option for option in options() if option.name == name).metadata["kind"]
+    return kind
+
+
+def reference() -> str:
+    """Write the reference of all settings as Markdown; ``docs/settings.md`` is this text."""
+    lines = [
+        "# Settings",
+        "",
+        "Each setting is an environment variable, or a key of the YAML file that",
+        f"`{CONFIG_VARIABLE}` names; the environment wins. `..._FILE` reads the value from a file,",
+        f"as in `{variable('hostname')}_FILE=/run/secrets/hostname`. A name that is not listed",
+        "here is an error. This page is the output of `devmail settings`.",
+        "",
+        "| variable | YAML key | type | default | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for setting in options():
+        kind: Kind = setting.metadata["kind"]
+        default = "" if setting.default in (None, ()) else f"`{kind.show(setting.default)}`"
+        lines.append(
+            f"| `{variable(setting.name)}` | `{setting.name}` | {kind.name} "
+            f"| {default} | {setting.metadata['help']} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,119 @@
+"""The last steps of a start: directories, the daemons' own checks, exec of the supervisor.
+
+Only this module and ``templates/supervisor`` know that the supervisor is s6 (https://skarnet.org).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from devmail_config.errors import DevmailError, Problem
+from devmail_config.layout import Layout
+from devmail_config.render import filled
+from devmail_config.services import SERVICES, Service
+
+_SUPERVISOR = "/usr/bin/s6-svscan"
+# Daemons get no more of the environment than this: settings and secrets end with Python.
+_KEPT_VARIABLES = ("TZ",)
+# More than any daemon's limit of clients.
+_OPEN_FILES = 16384
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class _Directory:
+    path: Path
+    owner: str
+    mode: int
+
+
+def make_directories(layout: Layout) -> None:
+    """Make the directories that outlive a start, each owned by the user who writes to it."""
+    for directory in (
+        _Directory(layout.state, "root", 0o755),
+        _Directory(layout.spool, "root", 0o755),
+        _Directory(layout.postfix_data, "postfix", 0o700),
+        _Directory(layout.mail, "mail", 0o700),
+    ):
+        directory.path.mkdir(parents=True, exist_ok=True)
+        shutil.chown(directory.path, directory.owner, directory.owner)
+        directory.path.chmod(directory.mode)
+
+
+def lock(layout: Layout) -> None:
+    """Mark the state directory as in use, until the last process of this server has ended.
+
+    The open file goes through the exec below, so that it is the supervisor that holds the lock;
+    its process id, which is ours, is what the file contains.
+    """
+    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DevmailError(
+            [
+                Problem(
+                    str(layout.state),
+                    "a server is already running on this state directory",
+                    "stop it with `make down`, or set another DEVMAIL_STATE_DIR",
+                )
+            ]
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
+
+
+def judge_configuration(layout: Layout) -> list[Problem]:
+    """Let every daemon judge the configuration that was written for it, all at the same time."""
+    checks = [(service, _start_check(service, layout)) for service in SERVICES]
+    return [problem for service, check in checks for problem in _finish_check(service, check)]
+
+
+def _start_check(service: Service, layout: Layout) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        filled(service.check, layout.config(service.name)),
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish_check(service: Service, check: subprocess.Popen[str]) -> Iterable[Problem]:
+    _, output = check.communicate()
+    if check.returncode != 0 or output.strip():
+        yield Problem(
+            f"{service.name}'s own check of its configuration",
+            f"status {check.returncode}: {' '.join(output.split())}",
+            "this is a fault of devmail's templates: please report it with these lines",
+        )
+
+
+def raise_file_limit() -> None:
+    """Let the daemons open as many files as their client limits need, as far as we may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def run(layout: Layout) -> NoReturn:
+    """Become the supervisor, which starts the daemons; Python is gone after this."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(_SUPERVISOR, [_SUPERVISOR, str(layout.scan_directory)], _environment())
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    return {"PATH": _PATH, **kept}

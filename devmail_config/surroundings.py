@@ -1,0 +1,279 @@
+"""Judge the machine before anything starts: system, packages, rights, ports, paths, disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import socket
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from devmail_config.errors import Problem
+from devmail_config.kinds import is_plain_path
+from devmail_config.layout import Layout
+from devmail_config.services import LISTENERS
+from devmail_config.settings import Settings
+
+# Version 2.4 of Dovecot, in Debian 13, has neither the checkpassword driver nor this language.
+_DEBIAN = "12"
+# Linux: sun_path holds 108 bytes, the last of which ends the string.
+_SOCKET_PATH_BYTES = 107
+# The longest name that Dovecot gives to a socket, below the run directory.
+_LONGEST_SOCKET = "dovecot/base/imap-urlauth-worker"
+# Enough for the rendered tree and the log, next to what Postfix needs for a message.
+_FREE_BYTES = 16 * 1024**2
+_FREE_FILES = 500
+# A port that any process may bind, to see whether the address itself can be.
+_ANY_PORT = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the facts about the machine are read from; tests put their own in its place."""
+
+    os_release: Path = Path("/etc/os-release")
+    dpkg_status: Path = Path("/var/lib/dpkg/status")
+    proc: Path = Path("/proc")
+    user: int = os.geteuid()
+
+
+def packages(listing: Path) -> list[str]:
+    """Read the Debian packages that the server needs."""
+    lines = listing.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def missing_packages(needed: Iterable[str], machine: Machine) -> list[str]:
+    """List those of ``needed`` that dpkg has not installed."""
+    try:
+        status = machine.dpkg_status.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return list(needed)
+    stanza = re.compile(r"^Package: (\S+)\nStatus: \S+ \S+ installed$", re.MULTILINE)
+    installed = {match[1] for match in stanza.finditer(status)}
+    return [package for package in needed if package not in installed]
+
+
+def available_addresses(settings: Settings) -> tuple[str, ...]:
+    """List the addresses to listen on: the setting's, less ``::1`` and ``::`` without IPv6.
+
+    Every other address that the machine lacks is a ``Problem`` of ``judge``.
+    """
+    return tuple(
+        address
+        for address in settings.bind_address
+        if address not in {"::1", "::"} or _bind(address, _ANY_PORT) is None
+    )
+
+
+def judge(
+    settings: Settings, layout: Layout, needed_packages: Iterable[str], machine: Machine
+) -> list[Problem]:
+    """Find everything about the machine that would keep the server from running."""
+    return [
+        *_judge_system(machine),
+        *_judge_packages(needed_packages, machine),
+        *_judge_user(machine),
+        *_judge_state(settings, layout),
+        *_judge_listening(settings, machine),
+    ]
+
+
+def _judge_system(machine: Machine) -> Iterable[Problem]:
+    try:
+        lines = machine.os_release.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    facts = dict(line.replace('"', "").split("=", 1) for line in lines if "=" in line)
+    if (facts.get("ID"), facts.get("VERSION_ID")) != ("debian", _DEBIAN):
+        yield Problem(
+            f"this system ({facts.get('PRETTY_NAME', 'unknown')})",
+            f"devmail configures the daemons of Debian {_DEBIAN}",
+            f"run it on Debian {_DEBIAN}, or in a container",
+        )
+
+
+def _judge_packages(needed: Iterable[str], machine: Machine) -> Iterable[Problem]:
+    if missing := missing_packages(needed, machine):
+        yield Problem(
+            f"Debian packages ({', '.join(missing)})",
+            "not installed",
+            f"apt-get install --no-install-recommends {' '.join(missing)} "
+            "(as root, `make up` does that)",
+        )
+
+
+def _judge_user(machine: Machine) -> Iterable[Problem]:
+    if machine.user != 0:
+        yield Problem(
+            f"user id {machine.user}",
+            "the daemons need root to start, and give it up for the users of their packages",
+            "run it as root, or use `render` to only write the configuration",
+        )
+
+
+def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
+    subject = settings.subject("state_dir")
+    longest = layout.run / _LONGEST_SOCKET
+    if (excess := len(os.fsencode(longest)) - _SOCKET_PATH_BYTES) > 0:
+        yield Problem(
+            subject,
+            f"{layout.state} is {excess} bytes too long for the Unix sockets inside it",
+            "choose a shorter path, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
+        )
+    if not is_plain_path(str(layout.state)):
+        yield Problem(
+            subject,
+            f"{layout.state} has a character that the daemons' configuration gives a meaning to",
+            "choose a path of letters, digits and . _ - + = @ /",
+        )
+    if fault := _unusable(layout.state):
+        yield Problem(subject, fault, "choose a directory that root can write to")
+        return
+    existing = _nearest_existing(layout.state)
+    if (blocked := unreachable(existing)) is not None:
+        yield Problem(
+            subject,
+            f"the users that the daemons run as cannot enter {blocked}",
+            "choose a directory outside of it, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
+        )
+    disk = os.statvfs(existing)
+    free = disk.f_bavail * disk.f_frsize
+    # Postfix refuses all mail while less than one and a half of the largest message is free.
+    needed = _FREE_BYTES + settings.message_size_limit * 3 // 2
+    if free < needed or (disk.f_files and disk.f_favail < _FREE_FILES):
+        yield Problem(
+            subject,
+            f"the disk is full: {free // 1024**2} MiB and {disk.f_favail} files are free at "
+            f"{existing}, {needed // 1024**2} MiB and {_FREE_FILES} files are needed",
+            "make room, choose a directory on another disk, or lower DEVMAIL_MESSAGE_SIZE_LIMIT",
+        )
+    if (holder := running_server(layout)) is not None:
+        yield Problem(
+            subject,
+            f"a server is already running on {layout.state} (process {holder})",
+            "stop it with `make down`, or give this one another DEVMAIL_STATE_DIR",
+        )
+
+
+def running_server(layout: Layout) -> int | None:
+    """Give the process id of the server that holds the lock of this state directory, if any."""
+    try:
+        with layout.lock.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0)
+    except OSError:
+        pass
+    return None
+
+
+def unreachable(path: Path) -> Path | None:
+    """Give the first directory on the way to ``path`` that other users cannot enter, if any."""
+    for directory in reversed([path, *path.parents]):
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            return directory
+    return None
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _unusable(directory: Path) -> str | None:
+    """Say why files cannot be written below ``directory``, which may not exist yet."""
+    existing = _nearest_existing(directory)
+    if not existing.is_dir():
+        return f"{existing} is a file"
+    probe = existing / f".devmail-probe-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return f"{existing} cannot be written to: {error.strerror}"
+    return None
+
+
+def _judge_listening(settings: Settings, machine: Machine) -> Iterable[Problem]:
+    highest = max(listener.port for listener in LISTENERS) + settings.port_offset
+    if highest > 65535:
+        yield Problem(
+            settings.subject("port_offset"),
+            f"it would put a port at {highest}, beyond 65535",
+            "choose a smaller offset",
+        )
+        return
+    addresses = available_addresses(settings)
+    if not addresses:
+        yield Problem(
+            settings.subject("bind_address"),
+            "this machine has none of these addresses",
+            "name an address of this machine, for example DEVMAIL_BIND_ADDRESS=127.0.0.1",
+        )
+    for address in addresses:
+        if error := _bind(address, _ANY_PORT):
+            yield Problem(
+                settings.subject("bind_address"),
+                f"cannot listen on {address}: {error.strerror}",
+                "name an address of this machine, or 0.0.0.0 and :: for all of them",
+            )
+            continue
+        for listener in LISTENERS:
+            port = listener.port + settings.port_offset
+            error = _bind(address, port)
+            if error is None:
+                continue
+            if error.errno == errno.EADDRINUSE:
+                fault = (
+                    f"port {port} ({listener.name}) on {address} is taken{_holder(port, machine)}"
+                )
+            else:
+                fault = f"port {port} ({listener.name}) on {address}: {error.strerror}"
+            yield Problem(
+                settings.subject("port_offset"),
+                fault,
+                "stop the other program, or move all ports, for example DEVMAIL_PORT_OFFSET=20000",
+            )
+
+
+def _bind(address: str, port: int) -> OSError | None:
+    """Try to listen as the daemons will; give the error if that fails."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((address, port))
+            probe.listen()
+    except OSError as error:
+        return error
+    return None
+
+
+def _holder(port: int, machine: Machine) -> str:
+    """Name the process that listens on ``port``, as far as /proc lets us see it."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (machine.proc / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for columns in map(str.split, lines):
+            # proc(5): local address as hex:port, state 0A is LISTEN, the tenth column the inode.
+            if columns[3] == "0A" and int(columns[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{columns[9]}]")
+    for descriptor in machine.proc.glob("[0-9]*/fd/*"):
+        try:
+            if str(descriptor.readlink()) in inodes:
+                process = descriptor.parent.parent
+                name = (process / "comm").read_text().strip()
+                return f" by {name} (process {process.name})"
+        except OSError:
+            continue
+    return ""

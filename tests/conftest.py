@@ -1,0 +1,65 @@
+"""Tiers: a test that lacks what its tier needs is skipped with one line that says what.
+
+Where nothing may be missing, ``REQUIRE_EVERY_TIER=1`` turns such a skip into a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devmail_config import surroundings
+from devmail_config.surroundings import Machine
+from tests.helpers.server import ROOT, Server
+
+_TIERS = ("unit", "daemons", "container", "browser")
+
+
+def _missing_for(tier: str) -> str | None:
+    """Say in one line what the tests of a tier lack on this machine, or None."""
+    if tier == "daemons":
+        needed = surroundings.packages(ROOT / "debian-packages.txt")
+        if missing := surroundings.missing_packages(needed, Machine()):
+            return f"Debian packages are missing: {' '.join(missing)}"
+        if os.geteuid() != 0:
+            return "the real daemons need root"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {tier: _missing_for(tier) for tier in _TIERS}
+    for item in items:
+        tier = Path(item.path).relative_to(ROOT / "tests").parts[0]
+        if tier != "unit":
+            item.add_marker(tier)
+        if reason := reasons[tier]:
+            item.add_marker(pytest.mark.skip(reason=f"{tier} tests: {reason}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.skipped and os.environ.get("REQUIRE_EVERY_TIER") == "1":
+        report.outcome = "failed"
+    return report
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server with the default settings, for all tests that do not harm it."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def own_directory() -> Iterator[Path]:
+    """A directory that the daemons' users can enter, unlike pytest's."""
+    from tests.helpers.server import state_directory
+
+    path = state_directory()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
