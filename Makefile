@@ -1,0 +1,67 @@
+# `make up` starts the server and `make test` runs the tests; neither needs anything set up before.
+
+.PHONY: help up up-native down logs test test-unit test-daemons check format docs lock clean
+
+help:
+	@echo "make up       start the server, and return when it works"
+	@echo "make down     stop it"
+	@echo "make logs     follow its log"
+	@echo "make test     run every test that this machine can run"
+	@echo "make check    run the linters and the type checker"
+	@echo "make format   format the code"
+	@echo "make docs     write docs/settings.md"
+	@echo "make lock     renew the locked versions in requirements/"
+	@echo "make clean    remove .venv (the server's state stays)"
+
+up: up-native
+
+up-native:
+	@tools/venv run
+	@.venv/bin/devmail up
+
+down:
+	@tools/venv run
+	@.venv/bin/devmail down
+
+logs:
+	@.venv/bin/devmail logs
+
+# The first line installs what the tiers need, as far as root may; pytest says what it left out.
+test:
+	@tools/venv dev
+	@.venv/bin/devmail install
+	@.venv/bin/pytest
+
+test-unit test-daemons: test-%:
+	@tools/venv dev
+	@.venv/bin/pytest tests/$*
+
+check:
+	@tools/venv dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	shellcheck tools/venv .ci/run .ci/engine
+
+format:
+	@tools/venv dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+docs:
+	@tools/venv run
+	.venv/bin/devmail settings > docs/settings.md
+
+lock:
+	python3 -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet pip-tools
+	.venv-lock/bin/pip-compile $(LOCK) --all-build-deps --only-build-deps -o requirements/build.txt
+	.venv-lock/bin/pip-compile $(LOCK) -o requirements/run.txt
+	.venv-lock/bin/pip-compile $(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt
+	rm -r .venv-lock
+
+LOCK = --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header \
+	--no-emit-index-url --no-emit-find-links pyproject.toml
+
+clean:
+	rm -rf .venv
