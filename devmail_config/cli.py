@@ -112,6 +112,12 @@ def health() -> None:
 
 
 @program.command()
+def install() -> None:
+    """Install the Debian packages that are missing, starting none of their services."""
+    native.install(surroundings.packages(_PACKAGES), Machine())
+
+
+@program.command()
 def up() -> None:
     """Start the server in the background, and return when it works."""
     settings, _ = _settings()

@@ -57,6 +57,7 @@ def render(
         "tls": tls,
         "addresses": listen_addresses,
         "has_ipv6": any(":" in address for address in listen_addresses),
+        "interfaces": ", ".join(_interfaces(listen_addresses)),
         "listeners": LISTENERS,
         "port": settings.port,
         "endpoint": endpoint,
@@ -102,6 +103,11 @@ def write(tree: Tree, directory: Path, created_at: float) -> None:
 def endpoint(address: str, port: int) -> str:
     """Write an address and a port as one word, an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _interfaces(listen_addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which addresses are the server's own; Postfix takes no wildcard address for that."""
+    return ("all",) if {"0.0.0.0", "::"} & set(listen_addresses) else listen_addresses
 
 
 def filled(command: tuple[str, ...], config: Path) -> tuple[str, ...]:

@@ -84,18 +84,20 @@ def _start_check(service: Service, layout: Layout) -> subprocess.Popen[str]:
         filled(service.check, layout.config(service.name)),
         env=_environment(),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
 def _finish_check(service: Service, check: subprocess.Popen[str]) -> Iterable[Problem]:
-    _, output = check.communicate()
-    if check.returncode != 0 or output.strip():
+    # Standard output is only for what a failed check says there; doveconf prints all its settings.
+    output, complaints = check.communicate()
+    if check.returncode != 0 or complaints.strip():
+        said = complaints if complaints.strip() else output
         yield Problem(
             f"{service.name}'s own check of its configuration",
-            f"status {check.returncode}: {' '.join(output.split())}",
+            f"status {check.returncode}: {' '.join(said.split())}",
             "this is a fault of devmail's templates: please report it with these lines",
         )
 
