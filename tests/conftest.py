@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from devmail_config import surroundings
 from devmail_config.surroundings import Machine
-from tests.helpers.server import ROOT, Server
+from tests.helpers.server import ROOT, Server, state_directory
 
 _TIERS = ("unit", "daemons", "container", "browser")
 
@@ -31,6 +31,7 @@ def _missing_for(tier: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test with its tier, which is the folder that it is in."""
     reasons = {tier: _missing_for(tier) for tier in _TIERS}
     for item in items:
         tier = Path(item.path).relative_to(ROOT / "tests").parts[0]
@@ -41,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count a skip as a failure where every tier has to run."""
     report = yield
     if report.skipped and os.environ.get("REQUIRE_EVERY_TIER") == "1":
         report.outcome = "failed"
@@ -58,8 +60,6 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def own_directory() -> Iterator[Path]:
     """A directory that the daemons' users can enter, unlike pytest's."""
-    from tests.helpers.server import state_directory
-
     path = state_directory()
     yield path
     shutil.rmtree(path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import imaplib
 import poplib
@@ -26,8 +27,6 @@ def smtp(server: Server, login: str = "", password: str | None = None) -> Iterat
 
 def sasl_plain(client: smtplib.SMTP, login: str, password: str) -> None:
     """Log in with any UTF-8 text, which smtplib's own ``login`` cannot."""
-    import base64
-
     secret = base64.b64encode(f"\0{login}\0{password}".encode()).decode()
     code, reply = client.docmd("AUTH", f"PLAIN {secret}")
     if code != 235:

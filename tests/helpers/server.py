@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,8 +13,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
+from devmail_config import tls
+from devmail_config.health import examine
+from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS
+from devmail_config.settings import load
+from devmail_config.surroundings import available_addresses
 from tests.helpers.wait import wait_for
 
 DEVMAIL = (sys.executable, "-m", "devmail_config")
@@ -52,11 +59,12 @@ class Server:
     def __init__(self, state: Path | None = None, **settings: str) -> None:
         self.state = state or state_directory()
         self._owns_state = state is None
-        self.offset = int(settings.pop("port_offset", "0")) or free_offset()
+        offset = settings.pop("port_offset", None)
+        self.offset = free_offset() if offset is None else int(offset)
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -99,12 +107,18 @@ class Server:
     def start(self) -> None:
         """Start the server, and wait until every service works."""
         self.spawn()
-        wait_for(self.is_healthy, "the server to be healthy", timeout=30, interval=0.1)
+        wait_for(self.is_healthy, "the server to be healthy", timeout=30)
 
     def is_healthy(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"the server ended:\n{self.log()}"
-        return self.command("health").returncode == 0
+        settings, problems = load(self.environ)
+        assert not problems
+        files = tls.planned(settings, Layout.of(settings, self.state))
+        addresses = available_addresses(settings)
+        return bool(files.ca_pem) and all(
+            verdict.fault is None for verdict in examine(settings, files, addresses)
+        )
 
     def stop(self) -> int:
         """Ask the server to end, and give its exit status."""
@@ -117,7 +131,7 @@ class Server:
         assert self.process is not None
         victims = self.processes()
         for process in [self.process.pid, *victims]:
-            with_suppress_kill(process)
+            kill(process)
         self.process.wait()
         wait_for(lambda: not self.processes(), "every process to be gone")
 
@@ -178,12 +192,10 @@ class Server:
         return ssl.create_default_context(cafile=str(self.ca))
 
 
-def with_suppress_kill(process: int) -> None:
+def kill(process: int) -> None:
     """Kill a process that may already be gone."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def run_devmail(

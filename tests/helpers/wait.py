@@ -12,7 +12,7 @@ T = TypeVar("T")
 def wait_for(
     condition: Callable[[], T], what: str, timeout: float = 15.0, interval: float = 0.02
 ) -> T:
-    """Call ``condition`` until its result is true, and give that; fail after ``timeout`` seconds."""
+    """Call ``condition`` until its result is true, and give it; fail after ``timeout`` seconds."""
     end = time.monotonic() + timeout
     while True:
         result = condition()

@@ -1,0 +1,144 @@
+"""Daemons die, servers stop and start, machines lose power: mail does not get lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import smtplib
+import threading
+from pathlib import Path
+
+import pytest
+
+from devmail_config.services import SERVICES
+from tests.helpers.clients import LOOPBACK, messages, send, wait_for_message
+from tests.helpers.server import Server, kill
+from tests.helpers.wait import wait_for
+
+
+def main_process(server: Server, service: str) -> int:
+    """Give the process id that the supervisor knows for a daemon; 0 while it is down."""
+    status = server.state / "run" / "supervisor" / service / "supervise" / "status"
+    # s6's status file: two timestamps of 12 octets, then the process id in 8, big-endian.
+    try:
+        return int.from_bytes(status.read_bytes()[24:32], "big")
+    except OSError:
+        return 0
+
+
+@pytest.mark.parametrize("service", [service.name for service in SERVICES])
+def test_a_daemon_that_is_killed_comes_back(own_directory: Path, service: str) -> None:
+    with Server(own_directory) as server:
+        before = main_process(server, service)
+        assert before
+        kill(before)
+        wait_for(
+            lambda: main_process(server, service) not in (0, before), f"{service} to run again"
+        )
+        wait_for(server.is_healthy, "every service to work")
+        assert f"devmail: {service} ended with signal 9 and is started again" in server.log()
+        send(server, "a@one.example", "b@two.example", "after the fall")
+        wait_for_message(server, "b@two.example", "after the fall")
+
+
+def test_a_daemon_that_keeps_dying_ends_the_server(own_directory: Path) -> None:
+    with Server(own_directory) as server:
+        assert server.process is not None
+        process, killed = server.process, set()
+
+        def has_ended() -> bool:
+            current = main_process(server, "nginx")
+            if process.poll() is None and current and current not in killed:
+                killed.add(current)
+                kill(current)
+            return process.poll() is not None
+
+        wait_for(has_ended, "the server to give up", timeout=30)
+        assert process.returncode == 1
+        assert "devmail: nginx keeps dying (last with signal 9): the server ends" in server.log()
+        wait_for(lambda: not server.processes(), "every daemon to be gone")
+
+
+def test_a_stop_is_quick_quiet_and_leaves_nothing_behind(own_directory: Path) -> None:
+    with Server(own_directory) as server:
+        assert server.stop() == 0
+        assert not server.processes()
+        assert "started again" not in server.log()
+        assert "keeps dying" not in server.log()
+
+
+def test_mail_is_kept_over_a_restart(own_directory: Path) -> None:
+    with Server(own_directory) as server:
+        send(server, "a@one.example", "b@two.example", "kept")
+        wait_for_message(server, "b@two.example", "kept")
+        fingerprint = server.ca.read_bytes()
+        assert server.stop() == 0
+        server.start()
+        assert len(messages(server, "b@two.example")) == 1
+        assert server.ca.read_bytes() == fingerprint
+
+
+def test_nothing_that_was_accepted_is_lost_when_everything_is_killed(own_directory: Path) -> None:
+    """Every message that was answered with 250 before the cut is in its mailbox after it."""
+    accepted: list[str] = []
+    with Server(own_directory) as server:
+
+        def keep_sending(worker: int) -> None:
+            try:
+                with smtplib.SMTP(LOOPBACK, server.port("smtp"), timeout=5) as client:
+                    client.login("a@one.example", "a")
+                    for number in range(10000):
+                        name = f"w{worker}n{number}"
+                        recipient = f"box{number % 7}@two.example"
+                        client.sendmail("a@one.example", [recipient], f"Subject: {name}\r\n\r\nx")
+                        accepted.append(name)
+            except (smtplib.SMTPException, OSError):
+                pass
+
+        workers = [threading.Thread(target=keep_sending, args=(n,)) for n in range(4)]
+        for worker in workers:
+            worker.start()
+        wait_for(lambda: len(accepted) > 150, "a load of mail", timeout=30)
+        server.kill_all()
+        for worker in workers:
+            worker.join()
+        count = len(accepted)
+        server.start()
+
+        def arrived() -> set[str]:
+            found: set[str] = set()
+            for box in range(7):
+                for message in messages(server, f"box{box}@two.example"):
+                    found.update(re.findall(r"Subject: (w\dn\d+)", message.decode()))
+            return found
+
+        wait_for(lambda: set(accepted) <= arrived(), f"all of {count} messages", timeout=60)
+
+
+def test_mail_flows_while_the_web_server_hangs(own_directory: Path) -> None:
+    with Server(own_directory) as server:
+        os.kill(main_process(server, "nginx"), signal.SIGSTOP)
+        send(server, "a@one.example", "b@two.example", "without a page")
+        wait_for_message(server, "b@two.example", "without a page")
+        os.kill(main_process(server, "nginx"), signal.SIGCONT)
+
+
+def test_every_line_of_the_log_names_its_daemon(server: Server) -> None:
+    send(server, "a@one.example", "logged@two.example", "for the log")
+    wait_for_message(server, "logged@two.example", "for the log")
+    named = re.compile(
+        r"(\w{3} [ \d]\d [\d:]{8} \S+ postfix/|\w{3} [ \d]\d [\d:]{8} dovecot: |nginx: |devmail: )"
+    )
+    lines = server.log().splitlines()
+    assert [line for line in lines if not named.match(line)] == []
+    for daemon in ("postfix/", "dovecot: ", "nginx: ", "devmail: version"):
+        assert any(daemon in line for line in lines)
+
+
+def test_the_first_line_says_what_runs_where(server: Server) -> None:
+    first = server.log().splitlines()[0]
+    assert first.startswith("devmail: version 0.")
+    assert "mail.localhost, on 127.0.0.1" in first
+    assert f"imaps {server.port('imaps')}" in first
+    assert re.search(r"SHA-256 fingerprint ([0-9A-F]{2}:){31}[0-9A-F]{2}$", first)
