@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -74,32 +75,52 @@ def lock(layout: Layout) -> None:
 
 
 def judge_configuration(layout: Layout) -> list[Problem]:
-    """Let every daemon judge the configuration that was written for it, all at the same time."""
-    checks = [(service, _start_check(service, layout)) for service in SERVICES]
-    return [problem for service, check in checks for problem in _finish_check(service, check)]
+    """Let every daemon judge the configuration that was written for it, all at the same time.
+
+    What a daemon warns of without refusing, such as a queue that a power cut left in disorder and
+    that Postfix has put right by then, goes to standard error.
+    """
+    checks = [_Check(service, layout) for service in SERVICES]
+    return [problem for check in checks for problem in check.finish()]
 
 
-def _start_check(service: Service, layout: Layout) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        filled(service.check, layout.config(service.name)),
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class _Check:
+    """One daemon's own check of its configuration, running."""
 
+    def __init__(self, service: Service, layout: Layout) -> None:
+        self._service = service
+        # A file that any user may write to: Postfix's tools open /dev/stdout anew, as who they are.
+        self._output = layout.config(service.name) / "check.log"
+        self._output.touch()
+        self._output.chmod(0o666)
+        self._command = filled(service.check, layout.config(service.name))
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
 
-def _finish_check(service: Service, check: subprocess.Popen[str]) -> Iterable[Problem]:
-    # Standard output is only for what a failed check says there; doveconf prints all its settings.
-    output, complaints = check.communicate()
-    if check.returncode != 0 or complaints.strip():
-        said = complaints if complaints.strip() else output
-        yield Problem(
-            f"{service.name}'s own check of its configuration",
-            f"status {check.returncode}: {' '.join(said.split())}",
-            "this is a fault of devmail's templates: please report it with these lines",
-        )
+    def finish(self) -> Iterable[Problem]:
+        _, complaints = self._process.communicate()
+        output = self._output.read_text(encoding="utf-8", errors="replace")
+        self._output.unlink()
+        if self._process.returncode != 0:
+            # Which of the two the reason is on differs; doveconf prints all settings on the other.
+            # Postfix says some things to a terminal only.
+            hint = f"to see why, run {shlex.join(self._command)}"
+            reason = complaints.strip() or output.strip() or hint
+            yield Problem(
+                f"{self._service.name}'s own check of its configuration",
+                f"status {self._process.returncode}: {' '.join(reason.split())}",
+                "this is a fault of devmail's templates: please report it with these lines",
+            )
+        else:
+            for line in complaints.splitlines():
+                sys.stderr.write(f"{self._service.name}: {line}\n")
 
 
 def raise_file_limit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,8 +30,12 @@ HOSTNAME = "mail.localhost"
 
 
 def free_offset() -> int:
-    """Find a port offset at which every port is free."""
-    for offset in range(20000, 60000, 1000):
+    """Find a port offset at which every port is free.
+
+    At random, so that test runs side by side do not choose the same, and below the ports that the
+    kernel gives to clients (ip(7): ip_local_port_range).
+    """
+    for offset in random.sample(range(20000, 31000), 100):
         if all(_is_free(listener.port + offset) for listener in LISTENERS):
             return offset
     raise AssertionError("no free range of ports")
