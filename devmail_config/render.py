@@ -4,8 +4,8 @@
 ``write`` changes the disk, and only below the directory that it is given.
 
 A template's place is its file's place: ``templates/<service>/<path>.j2`` becomes
-``<service>/<path>``. The supervisor's templates are the exception: they are rendered once for each
-service.
+``<service>/<path>``. There are two exceptions: the supervisor's templates are rendered once for
+each service, and a template whose name begins with ``_`` is only there for others to build on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from devmail_config import __version__, addresses
 from devmail_config.layout import Layout
-from devmail_config.services import LISTENERS, PYTHON, SERVICES
+from devmail_config.services import LISTENERS, PYTHON, SERVICES, Service
 from devmail_config.settings import Settings
 from devmail_config.tls import TlsFiles
 
@@ -39,7 +39,7 @@ _AGE_SECONDS = 10
 class RenderedFile:
     """The content of one file, and whether it is a program."""
 
-    content: str
+    content: str | bytes
     executable: bool = False
 
 
@@ -68,11 +68,11 @@ def render(
         "libexec": layout.libexec,
         "version": __version__,
     }
-    tree = dict(_render_libexec(environment, context))
+    tree = {**_downloads(tls), **dict(_render_libexec(environment, context))}
     for service in SERVICES:
         config = layout.config(service.name)
         of_service = {**context, "service": service, "config": config}
-        of_service["command"] = filled(service.command, config)
+        of_service["command"] = filled(service.command, layout, service)
         tree |= _render_service(environment, of_service, service.name)
         tree |= _render_supervision(environment, of_service, service.name)
     supervisor = PurePosixPath("supervisor/.s6-svscan")
@@ -93,7 +93,9 @@ def write(tree: Tree, directory: Path, created_at: float) -> None:
     for path, file in tree.items():
         target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(file.content, encoding="utf-8")
+        target.write_bytes(
+            file.content if isinstance(file.content, bytes) else file.content.encode()
+        )
         target.chmod(0o755 if file.executable else 0o644)
         os.utime(target, (created_at - _AGE_SECONDS, created_at - _AGE_SECONDS))
         if target.suffix == ".py":
@@ -110,9 +112,10 @@ def _interfaces(listen_addresses: tuple[str, ...]) -> tuple[str, ...]:
     return ("all",) if {"0.0.0.0", "::"} & set(listen_addresses) else listen_addresses
 
 
-def filled(command: tuple[str, ...], config: Path) -> tuple[str, ...]:
-    """Put the directory of the rendered configuration into a command of a service."""
-    return tuple(word.format(config=config) for word in command)
+def filled(command: tuple[str, ...], layout: Layout, service: Service) -> tuple[str, ...]:
+    """Put the directories of one server into a command of a service."""
+    places = {"config": layout.config(service.name), "libexec": layout.libexec}
+    return tuple(word.format(**places) for word in command)
 
 
 def _environment() -> Environment:
@@ -129,11 +132,21 @@ def _environment() -> Environment:
     return environment
 
 
+def _downloads(tls: TlsFiles) -> Tree:
+    """The CA's certificate in the forms that browsers and mail clients import."""
+    pages = PurePosixPath("nginx/www")
+    return {
+        pages / "ca.crt": RenderedFile(tls.ca_pem),
+        pages / "ca.der": RenderedFile(tls.ca_der),
+        pages / "ca.p12": RenderedFile(tls.ca_p12),
+    }
+
+
 def _render_service(
     environment: Environment, context: Mapping[str, Any], name: str
 ) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
     for template in environment.list_templates(
-        filter_func=lambda path: path.startswith(f"{name}/")
+        filter_func=lambda path: path.startswith(f"{name}/") and "/_" not in path
     ):
         content = environment.get_template(template).render(context)
         yield PurePosixPath(template.removesuffix(".j2")), RenderedFile(content)

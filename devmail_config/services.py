@@ -1,7 +1,7 @@
 """The registry: which daemons make up the server, how each is run, and what it listens on.
 
 A daemon's configuration is whatever stands in ``templates/<name>/``. In ``command`` and ``check``,
-``{config}`` is the directory where that was rendered.
+``{config}`` is the directory where that was rendered, and ``{libexec}`` that of our programs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Service:
     name: str
     # Runs the daemon in the foreground.
     command: tuple[str, ...]
-    # Lets the daemon itself judge its configuration.
-    check: tuple[str, ...]
+    # Lets the daemon itself judge its configuration; empty where there is nothing to judge.
+    check: tuple[str, ...] = ()
     # Sockets below the run directory that must be there before the daemon starts.
     waits_for: tuple[str, ...] = ()
     # The signal for an orderly end, and the seconds after which the supervisor insists.
@@ -51,6 +51,16 @@ SERVICES = (
         check=("/usr/sbin/nginx", "-q", "-t", "-c", "{config}/nginx.conf"),
         stop_signal="QUIT",
         stop_seconds=2,
+        is_nameless=True,
+    ),
+    # What nginx asks about an address. Starts one process of ours for each question, as nobody.
+    Service(
+        "page",
+        command=(
+            *("/usr/bin/s6-ipcserver", "-a", "0666", "-u", "65534", "-g", "65534"),
+            "{config}/socket",
+            *(PYTHON, "-ISE", "{libexec}", "page", "{config}"),
+        ),
         is_nameless=True,
     ),
 )

@@ -80,7 +80,7 @@ def judge_configuration(layout: Layout) -> list[Problem]:
     What a daemon warns of without refusing, such as a queue that a power cut left in disorder and
     that Postfix has put right by then, goes to standard error.
     """
-    checks = [_Check(service, layout) for service in SERVICES]
+    checks = [_Check(service, layout) for service in SERVICES if service.check]
     return [problem for check in checks for problem in check.finish()]
 
 
@@ -93,7 +93,7 @@ class _Check:
         self._output = layout.config(service.name) / "check.log"
         self._output.touch()
         self._output.chmod(0o666)
-        self._command = filled(service.check, layout.config(service.name))
+        self._command = filled(service.check, layout, service)
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,

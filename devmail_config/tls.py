@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from devmail_config import authority
 from devmail_config.authority import not_after, not_before
@@ -37,9 +38,17 @@ class TlsFiles:
     key: Path
     certificate: Path
     ca: Path
-    ca_pem: str
-    ca_fingerprint: str
     made_here: bool
+    # The CA in the forms in which it can be downloaded; empty as long as there is none.
+    ca_pem: str = ""
+    ca_der: bytes = b""
+    ca_p12: bytes = b""
+    ca_fingerprint: str = ""
+
+    @property
+    def ca_base64(self) -> str:
+        """The CA as Apple's profiles hold it: the PEM form without its first and last line."""
+        return "".join(self.ca_pem.splitlines()[1:-1])
 
 
 def judge(settings: Settings, now: datetime) -> list[Problem]:
@@ -117,10 +126,19 @@ def _files(key: Path, certificate: Path, ca: Path, *, made_here: bool) -> TlsFil
     try:
         ca_certificate = x509.load_pem_x509_certificate(ca.read_bytes())
     except (OSError, ValueError):
-        return TlsFiles(key, certificate, ca, "", "", made_here)
-    fingerprint = ca_certificate.fingerprint(hashes.SHA256()).hex(":").upper()
-    pem = ca_certificate.public_bytes(serialization.Encoding.PEM).decode()
-    return TlsFiles(key, certificate, ca, pem, fingerprint, made_here)
+        return TlsFiles(key, certificate, ca, made_here)
+    return TlsFiles(
+        key,
+        certificate,
+        ca,
+        made_here,
+        ca_pem=ca_certificate.public_bytes(serialization.Encoding.PEM).decode(),
+        ca_der=ca_certificate.public_bytes(serialization.Encoding.DER),
+        ca_p12=pkcs12.serialize_key_and_certificates(
+            None, None, None, [ca_certificate], serialization.NoEncryption()
+        ),
+        ca_fingerprint=ca_certificate.fingerprint(hashes.SHA256()).hex(":").upper(),
+    )
 
 
 def _judge_files(settings: Settings, now: datetime) -> list[Problem]:
