@@ -111,7 +111,7 @@ class Settings:
     log_level: str = option(
         "info",
         kinds.choice("info", "debug"),
-        "debug also logs every protocol command, and each step of a login, passwords left out.",
+        "debug also logs every SMTP and IMAP command, logins included, and each step of a login.",
     )
     origins: Mapping[str, str] = field(
         default_factory=lambda: MappingProxyType({}),
