@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -64,21 +65,22 @@ def check() -> None:
 def render_command(output: Path) -> None:
     """Write the daemons' configuration to a directory, and start nothing."""
     settings, layout = _settings()
-    if output.exists() and any(output.iterdir()):
-        raise DevmailError(
-            [Problem(f"--output {output}", "the directory is not empty", "give a new directory")]
-        )
     tree = render.render(
         settings,
         layout,
         tls.planned(settings, layout),
         surroundings.available_addresses(settings),
     )
+    subject = f"--output {output}"
     try:
+        if output.exists() and any(output.iterdir()):
+            raise DevmailError(
+                [Problem(subject, "the directory is not empty", "give a new directory")]
+            )
         render.write(tree, output, time.time())
     except OSError as error:
         raise DevmailError(
-            [Problem(f"--output {output}", str(error.strerror), "give a directory to write to")]
+            [Problem(subject, error.strerror or str(error), "give a directory to write to")]
         ) from None
     click.echo(f"devmail: {len(tree)} files are in {output}")
 
@@ -122,8 +124,11 @@ def up() -> None:
     """Start the server in the background, and return when it works."""
     settings, _ = _settings()
     native.install(surroundings.packages(_PACKAGES), Machine())
-    native.choose_state_directory(settings, Path.cwd())
-    layout = Layout.of(settings, Path.cwd())
+    native.choose_state_directory(settings, _working_directory())
+    layout = Layout.of(settings, _working_directory())
+    if surroundings.running_server(layout) is None:
+        # The server will judge for itself; this is to say what is wrong here, not in its log.
+        _stop_if(_judge(settings, layout))
     native.start(settings, layout, [sys.executable, "-m", "devmail_config"])
     click.echo(native.summary(settings, layout))
 
@@ -145,22 +150,39 @@ def logs() -> None:
 def _settings() -> tuple[Settings, Layout]:
     """Load the settings, and stop here if any is wrong."""
     settings, problems = load(os.environ)
+    _stop_if(problems)
+    return settings, Layout.of(settings, _working_directory())
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise DevmailError(
+            [Problem("the working directory", "it has been removed", "change to another one")]
+        ) from None
+
+
+def _judge(settings: Settings, layout: Layout) -> list[Problem]:
+    """Find everything outside of the settings that would keep the server from running."""
+    return [
+        *surroundings.judge(settings, layout, surroundings.packages(_PACKAGES), Machine()),
+        *tls.judge(settings, datetime.now(UTC)),
+    ]
+
+
+def _stop_if(problems: Sequence[Problem]) -> None:
     if problems:
         raise DevmailError(problems)
-    return settings, Layout.of(settings, Path.cwd())
 
 
 def _prepare() -> _Server:
     """Take every step of a start but the last."""
-    now = datetime.now(UTC)
     settings, problems = load(os.environ)
-    layout = Layout.of(settings, Path.cwd())
-    needed = surroundings.packages(_PACKAGES)
-    problems += surroundings.judge(settings, layout, needed, Machine())
-    problems += tls.judge(settings, now)
-    if problems:
-        raise DevmailError(problems)
+    layout = Layout.of(settings, _working_directory())
+    _stop_if([*problems, *_judge(settings, layout)])
 
+    now = datetime.now(UTC)
     supervise.make_directories(layout)
     supervise.lock(layout)
     supervise.raise_file_limit()
@@ -169,8 +191,7 @@ def _prepare() -> _Server:
     render.write(
         render.render(settings, layout, files, addresses), layout.run, created_at=now.timestamp()
     )
-    if problems := supervise.judge_configuration(layout):
-        raise DevmailError(problems)
+    _stop_if(supervise.judge_configuration(layout))
     return _Server(settings, layout, addresses, files)
 
 
@@ -187,8 +208,19 @@ def _announcement(server: _Server) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever a user does wrong ends here as a message and a status."""
+    # The daemons' users have to read what is written here; what they must not has its own mode.
+    os.umask(0o022)
     try:
         program.main(arguments, prog_name="devmail")
     except DevmailError as error:
-        click.echo(f"devmail: {error}", err=True)
-        sys.exit(1)
+        _fail(error)
+    except OSError as error:
+        # Every likely fault has its own message; this is for what the machine refuses beyond that.
+        subject = str(error.filename or "this machine")
+        fault = error.strerror or str(error)
+        _fail(DevmailError([Problem(subject, fault, "correct that, or set DEVMAIL_STATE_DIR")]))
+
+
+def _fail(error: DevmailError) -> NoReturn:
+    click.echo(f"devmail: {error}", err=True)
+    sys.exit(1)

@@ -38,4 +38,4 @@ class DevmailError(Exception):
         count = len(self.problems)
         title = "1 problem" if count == 1 else f"{count} problems"
         listing = "\n".join(f"  {problem}" for problem in self.problems)
-        return f"{title}, no daemon was started:\n{listing}"
+        return f"{title}:\n{listing}"

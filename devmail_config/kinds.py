@@ -22,6 +22,8 @@ _HOSTNAME_LENGTH = 253
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+# Postfix keeps sizes in a signed long, some of its tools in a signed int; times in an int.
+_INT_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,20 @@ def _hostname(text: str) -> str:
     name = text.lower().removesuffix(".")
     if len(name) > _HOSTNAME_LENGTH or not _HOSTNAME.fullmatch(name):
         raise ValueError("not a host name (letters, digits, hyphens and dots)")
+    if name.rpartition(".")[2].isdigit():
+        # RFC 3696, section 2: so that no name looks like an IPv4 address.
+        raise ValueError("not a host name: its last part is a number")
     return name
 
 
 def _ip_address(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
+        address = ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError:
         raise ValueError("not an IPv4 or IPv6 address") from None
+    if "%" in text:
+        raise ValueError("an IPv6 address with a zone, which only this machine could make sense of")
+    return str(address)
 
 
 def _hostname_or_ip(text: str) -> str:
@@ -71,7 +79,10 @@ def _duration(text: str) -> int:
     match = re.fullmatch(r"(\d{1,9})\s*([smh]?)", text, re.ASCII)
     if not match or int(match[1]) == 0:
         raise ValueError("not a duration of at least one second")
-    return int(match[1]) * _SECONDS[match[2]]
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > _INT_MAX:
+        raise ValueError("longer than the 68 years that Postfix can count")
+    return seconds
 
 
 def _size(text: str) -> int:
@@ -79,8 +90,7 @@ def _size(text: str) -> int:
     if not match or int(match[1]) == 0:
         raise ValueError("not a size of at least one byte")
     size = int(match[1]) * _BYTES[match[2]]
-    # Postfix keeps sizes in a signed long, some of its tools in a signed int.
-    if size >= 2**31:
+    if size > _INT_MAX:
         raise ValueError("larger than the 2 GiB that Postfix can handle")
     return size
 
@@ -127,7 +137,7 @@ def choice(*words: str) -> Kind:
     return Kind(" or ".join(words), parse, words[0])
 
 
-def list_of(kind: Kind, example: str) -> Kind:
+def list_of(kind: Kind, plural: str, example: str, *, may_be_empty: bool = True) -> Kind:
     """Build the kind of lists of ``kind``, written with commas or spaces in between."""
 
     def parse(text: str) -> tuple[Any, ...]:
@@ -139,9 +149,11 @@ def list_of(kind: Kind, example: str) -> Kind:
                 parsed.append(kind.parse(item))
             except ValueError as error:
                 raise ValueError(f"{item!r} is {error}") from None
+        if not parsed and not may_be_empty:
+            raise ValueError("an empty list")
         return tuple(dict.fromkeys(parsed))
 
-    return Kind(f"list of {kind.name}", parse, example, lambda items: ", ".join(map(str, items)))
+    return Kind(f"list of {plural}", parse, example, lambda items: ", ".join(map(str, items)))
 
 
 HOSTNAME = Kind("host name", _hostname, "mail.localhost")

@@ -101,7 +101,7 @@ def choose_state_directory(settings: Settings, working_directory: Path) -> None:
     That is so in a checkout below /root. ``.devmail`` is then a link, and all else is as ever.
     """
     link = working_directory / settings.state_dir
-    if settings.origin("state_dir") != "default" or link.exists() or link.is_symlink():
+    if settings.is_set("state_dir") or link.exists() or link.is_symlink():
         return
     if os.geteuid() != 0 or (blocked := surroundings.unreachable(working_directory)) is None:
         return
@@ -169,7 +169,12 @@ def stop(layout: Layout) -> None:
     if process is None:
         click.echo(f"no server is running on {layout.state}")
         return
-    os.kill(process, signal.SIGTERM)
+    try:
+        os.kill(process, signal.SIGTERM)
+    except PermissionError:
+        raise DevmailError(
+            [Problem(f"process {process}", "belongs to another user", "stop it as that user")]
+        ) from None
     began = time.monotonic()
     while surroundings.running_server(layout) is not None:
         if time.monotonic() - began > _STOP_TIMEOUT:

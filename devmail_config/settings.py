@@ -45,12 +45,12 @@ class Settings:
     )
     tls_names: tuple[str, ...] = option(
         (),
-        kinds.list_of(kinds.HOSTNAME_OR_IP, "mail.test, 192.0.2.7"),
+        kinds.list_of(kinds.HOSTNAME_OR_IP, "host names or IP addresses", "mail.test, 192.0.2.7"),
         "More host names and IP addresses for the certificate that devmail makes itself.",
     )
     bad_domains: tuple[str, ...] = option(
         ("bad-domain.com",),
-        kinds.list_of(kinds.HOSTNAME, "bad-domain.com, down.example"),
+        kinds.list_of(kinds.HOSTNAME, "host names", "bad-domain.com, down.example"),
         "Domains that cannot be reached: mail to them comes back as a bounce.",
     )
     bounce_after: int = option(
@@ -75,7 +75,7 @@ class Settings:
     )
     bind_address: tuple[str, ...] = option(
         ("127.0.0.1", "::1"),
-        kinds.list_of(kinds.IP_ADDRESS, "0.0.0.0, ::"),
+        kinds.list_of(kinds.IP_ADDRESS, "IP addresses", "0.0.0.0, ::", may_be_empty=False),
         "Addresses to listen on. 0.0.0.0 and :: mean every interface of the machine.",
     )
     port_offset: int = option(
@@ -129,6 +129,10 @@ class Settings:
         """Give the port of the listener of that name, the offset added."""
         return next(one.port for one in LISTENERS if one.name == listener) + self.port_offset
 
+    def is_set(self, name: str) -> bool:
+        """Tell whether someone gave the setting ``name`` a value."""
+        return name in self.origins
+
     def origin(self, name: str) -> str:
         """Say where the value of the setting ``name`` came from."""
         return self.origins.get(name, _DEFAULT)
@@ -180,7 +184,7 @@ def _assign(settings: Settings, given: _Assignment, problems: list[Problem]) -> 
             Problem(
                 _subject(given.name, shown, given.origin),
                 "(the reason would show the value)" if given.secret else str(error),
-                f"give a {kind.name}, for example {variable(given.name)}='{kind.example}'",
+                f"write for example {variable(given.name)}='{kind.example}'",
             )
         )
         return settings
@@ -204,7 +208,8 @@ def _from_yaml(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[
             )
         )
         return
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # ValueError: not UTF-8, or a date that no calendar has; RecursionError: brackets without end.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         fault = " ".join(str(error).split())
         problems.append(
             Problem(subject, f"not YAML: {fault}", "write one 'name: value' a line, see `settings`")
@@ -224,7 +229,7 @@ def _from_yaml(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[
                 Problem(
                     f"{key} in {path}",
                     "there is no such setting",
-                    _nearest(str(key), names, "leave it out"),
+                    _advice(_nearest(str(key), names), "leave it out"),
                 )
             )
             continue
@@ -242,28 +247,31 @@ def _from_yaml(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[
 
 
 def _yaml_text(value: object) -> str | None:
-    """Give the text that a person would have typed for a YAML value."""
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case str() | int() | float():
-            return str(value)
-        case list() if all(isinstance(item, str | int | float) for item in value):
-            return ", ".join(map(str, value))
-        case _:
-            return None
+    """Give the text that a person would have typed for a YAML value; None for what is no value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
+        items = [_yaml_text(item) for item in value]
+        return None if None in items else ", ".join(map(str, items))
+    return None
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[_Assignment]:
     names = {variable(option.name): option.name for option in options()}
     known = {CONFIG_VARIABLE, *names, *(name + _FILE_SUFFIX for name in names)}
-    problems += (
-        Problem(
-            f"{key} (environment)", "there is no such setting", _nearest(key, names, "unset it")
-        )
-        for key in sorted(environ)
-        if key.startswith(PREFIX) and key not in known
-    )
+    for key in sorted(environ):
+        if key.startswith(PREFIX) and key not in known:
+            # Without the prefix, which would make every name look like every other.
+            nearest = _nearest(key.removeprefix(PREFIX), [name[len(PREFIX) :] for name in known])
+            problems.append(
+                Problem(
+                    f"{key} (environment)",
+                    "there is no such setting",
+                    _advice(nearest and PREFIX + nearest, "unset it"),
+                )
+            )
     for key, name in names.items():
         file_key = key + _FILE_SUFFIX
         if key in environ and file_key in environ:
@@ -293,9 +301,13 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> It
                 yield _Assignment(name, text, f"file {path}, named by {file_key}", secret=True)
 
 
-def _nearest(unknown: str, known: Iterable[str], otherwise: str) -> str:
-    matches = difflib.get_close_matches(unknown, list(known), n=1, cutoff=0.5)
-    return f"did you mean {matches[0]}?" if matches else f"{otherwise}; `settings` lists them all"
+def _nearest(unknown: str, known: Iterable[str]) -> str | None:
+    matches = difflib.get_close_matches(unknown, sorted(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def _advice(nearest: str | None, otherwise: str) -> str:
+    return f"did you mean {nearest}?" if nearest else f"{otherwise}; `settings` lists them all"
 
 
 def _subject(name: str, shown: str, origin: str) -> str:

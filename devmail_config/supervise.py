@@ -39,8 +39,9 @@ class _Directory:
 
 def make_directories(layout: Layout) -> None:
     """Make the directories that outlive a start, each owned by the user who writes to it."""
+    # Not made ours if it was there: it may be a directory like /srv, which others use as well.
+    layout.state.mkdir(parents=True, exist_ok=True)
     for directory in (
-        _Directory(layout.state, "root", 0o755),
         _Directory(layout.spool, "root", 0o755),
         _Directory(layout.postfix_data, "postfix", 0o700),
         _Directory(layout.mail, "mail", 0o700),

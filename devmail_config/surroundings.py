@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -29,6 +30,7 @@ _FREE_BYTES = 16 * 1024**2
 _FREE_FILES = 500
 # A port that any process may bind, to see whether the address itself can be.
 _ANY_PORT = 0
+_WILDCARDS = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,17 @@ def missing_packages(needed: Iterable[str], machine: Machine) -> list[str]:
 def available_addresses(settings: Settings) -> tuple[str, ...]:
     """List the addresses to listen on: the setting's, less ``::1`` and ``::`` without IPv6.
 
-    Every other address that the machine lacks is a ``Problem`` of ``judge``.
+    Every other address that the machine lacks is a ``Problem`` of ``judge``, and so are those two
+    when there is no other. An address that a wildcard includes is left out.
     """
-    return tuple(
+    wanted = settings.bind_address
+    available = tuple(
         address
-        for address in settings.bind_address
+        for address in wanted
+        if address in _WILDCARDS or _wildcard(address) not in wanted
         if address not in {"::1", "::"} or _bind(address, _ANY_PORT) is None
     )
+    return available or wanted
 
 
 def judge(
@@ -125,21 +131,41 @@ def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
             f"{layout.state} is {excess} bytes too long for the Unix sockets inside it",
             "choose a shorter path, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
         )
-    if not is_plain_path(str(layout.state)):
+    yield from _judge_directory(settings, "state_dir", layout.state)
+    if settings.mail_dir:
+        yield from _judge_directory(settings, "mail_dir", layout.mail)
+    if _is_there(layout.run) and not _is_there(layout.lock):
         yield Problem(
             subject,
-            f"{layout.state} has a character that the daemons' configuration gives a meaning to",
+            f"{layout.run} is there, no server has made it, and a start would empty it",
+            "choose a directory that is new or empty",
+        )
+    if (holder := running_server(layout)) is not None:
+        yield Problem(
+            subject,
+            f"a server is already running on {layout.state} (process {holder})",
+            "stop it with `make down`, or give this one another DEVMAIL_STATE_DIR",
+        )
+
+
+def _judge_directory(settings: Settings, name: str, directory: Path) -> Iterable[Problem]:
+    """Judge the directory of the setting ``name``, which is made at the start if need be."""
+    subject = settings.subject(name)
+    if not is_plain_path(str(directory)):
+        yield Problem(
+            subject,
+            f"{directory} has a character that the daemons' configuration gives a meaning to",
             "choose a path of letters, digits and . _ - + = @ /",
         )
-    if fault := _unusable(layout.state):
+    if fault := _unusable(directory):
         yield Problem(subject, fault, "choose a directory that root can write to")
         return
-    existing = _nearest_existing(layout.state)
+    existing = _nearest_existing(directory)
     if (blocked := unreachable(existing)) is not None:
         yield Problem(
             subject,
             f"the users that the daemons run as cannot enter {blocked}",
-            "choose a directory outside of it, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
+            "choose a directory outside of it, such as /var/lib/devmail",
         )
     disk = os.statvfs(existing)
     free = disk.f_bavail * disk.f_frsize
@@ -151,12 +177,6 @@ def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
             f"the disk is full: {free // 1024**2} MiB and {disk.f_favail} files are free at "
             f"{existing}, {needed // 1024**2} MiB and {_FREE_FILES} files are needed",
             "make room, choose a directory on another disk, or lower DEVMAIL_MESSAGE_SIZE_LIMIT",
-        )
-    if (holder := running_server(layout)) is not None:
-        yield Problem(
-            subject,
-            f"a server is already running on {layout.state} (process {holder})",
-            "stop it with `make down`, or give this one another DEVMAIL_STATE_DIR",
         )
 
 
@@ -182,11 +202,26 @@ def unreachable(path: Path) -> Path | None:
 
 
 def _nearest_existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+    return next(parent for parent in (path, *path.parents) if _is_there(parent))
+
+
+def _is_there(path: Path) -> bool:
+    # Unlike Path.exists(), this takes a path that cannot be looked up for one that is not there.
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _unusable(directory: Path) -> str | None:
     """Say why files cannot be written below ``directory``, which may not exist yet."""
+    try:
+        directory.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        return f"{directory} cannot be used: {error.strerror}"
     existing = _nearest_existing(directory)
     if not existing.is_dir():
         return f"{existing} is a file"
@@ -208,37 +243,36 @@ def _judge_listening(settings: Settings, machine: Machine) -> Iterable[Problem]:
             "choose a smaller offset",
         )
         return
-    addresses = available_addresses(settings)
-    if not addresses:
-        yield Problem(
-            settings.subject("bind_address"),
-            "this machine has none of these addresses",
-            "name an address of this machine, for example DEVMAIL_BIND_ADDRESS=127.0.0.1",
-        )
-    for address in addresses:
+    usable = []
+    for address in available_addresses(settings):
         if error := _bind(address, _ANY_PORT):
             yield Problem(
                 settings.subject("bind_address"),
                 f"cannot listen on {address}: {error.strerror}",
                 "name an address of this machine, or 0.0.0.0 and :: for all of them",
             )
-            continue
-        for listener in LISTENERS:
-            port = listener.port + settings.port_offset
-            error = _bind(address, port)
-            if error is None:
-                continue
-            if error.errno == errno.EADDRINUSE:
-                fault = (
-                    f"port {port} ({listener.name}) on {address} is taken{_holder(port, machine)}"
-                )
-            else:
-                fault = f"port {port} ({listener.name}) on {address}: {error.strerror}"
+        else:
+            usable.append(address)
+    for listener in LISTENERS:
+        port = settings.port(listener.name)
+        # By fault, so that a port taken on several addresses is one problem.
+        refused: dict[str, list[str]] = {}
+        for address in usable:
+            if error := _bind(address, port):
+                taken = error.errno == errno.EADDRINUSE
+                fault = f"is taken{_holder(port, machine)}" if taken else str(error.strerror)
+                refused.setdefault(fault, []).append(address)
+        for fault, addresses in refused.items():
             yield Problem(
                 settings.subject("port_offset"),
-                fault,
+                f"port {port} ({listener.name}) on {' and '.join(addresses)} {fault}",
                 "stop the other program, or move all ports, for example DEVMAIL_PORT_OFFSET=20000",
             )
+
+
+def _wildcard(address: str) -> str:
+    """Give the address that means every interface, for the family of ``address``."""
+    return "::" if ":" in address else "0.0.0.0"
 
 
 def _bind(address: str, port: int) -> OSError | None:
@@ -268,12 +302,10 @@ def _holder(port: int, machine: Machine) -> str:
             # proc(5): local address as hex:port, state 0A is LISTEN, the tenth column the inode.
             if columns[3] == "0A" and int(columns[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{columns[9]}]")
-    for descriptor in machine.proc.glob("[0-9]*/fd/*"):
-        try:
-            if str(descriptor.readlink()) in inodes:
-                process = descriptor.parent.parent
+    for process in machine.proc.glob("[0-9]*"):
+        # It may have ended by now, or belong to someone who does not let us look.
+        with contextlib.suppress(OSError):
+            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
                 name = (process / "comm").read_text().strip()
                 return f" by {name} (process {process.name})"
-        except OSError:
-            continue
     return ""

@@ -1,13 +1,13 @@
 """The server's TLS material: judge what was mounted, or make and keep our own.
 
 Either all three files are there (key, certificate, CA), and then they are judged by the same rules
-that a client applies, before any daemon starts. Or none of them is, and a development CA and a
-certificate are made once and kept. Anything in between is an error, never a fallback.
+that a client applies, before any daemon starts. Or none of them is, nor was any asked for by a
+setting, and a development CA and a certificate are made once and kept. Anything in between is an
+error, never a fallback.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from devmail_config import authority
 from devmail_config.authority import not_after, not_before
 from devmail_config.errors import DevmailError, Problem
+from devmail_config.kinds import is_plain_path
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
 
@@ -53,18 +54,18 @@ class TlsFiles:
 
 def judge(settings: Settings, now: datetime) -> list[Problem]:
     """Judge the material that was mounted; where none is there is nothing wrong."""
-    paths = _mounted(settings)
-    missing = [name for name, path in paths.items() if not path.exists()]
-    if len(missing) == len(paths):
+    if not _is_mounted(settings):
         return []
-    if missing:
+    faults = {name: fault for name, path in _paths(settings).items() if (fault := _missing(path))}
+    if faults:
         return [
             Problem(
                 settings.subject(name),
-                f"there is no such file, but {_others(paths, missing)}",
-                "provide all three of key, certificate and CA, or none to have devmail make them",
+                fault,
+                "provide all three of key, certificate and CA; for devmail to make them itself, "
+                "provide none and set none of the paths",
             )
-            for name in missing
+            for name, fault in faults.items()
         ]
     return _judge_files(settings, now)
 
@@ -79,7 +80,7 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
         return files
     try:
         authority.ensure(layout.tls, names(settings), now)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, x509.ExtensionNotFound) as error:
         fault = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise DevmailError(
             [
@@ -95,9 +96,8 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
 
 def planned(settings: Settings, layout: Layout) -> TlsFiles:
     """Say where the material is or would be, judging and making nothing; enough for ``render``."""
-    paths = _mounted(settings)
-    if any(path.exists() for path in paths.values()):
-        return _files(*paths.values(), made_here=False)
+    if _is_mounted(settings):
+        return _files(*_paths(settings).values(), made_here=False)
     own = authority.Material.below(layout.tls)
     return _files(own.key, own.certificate, own.ca, made_here=True)
 
@@ -109,17 +109,30 @@ def names(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _mounted(settings: Settings) -> dict[str, Path]:
+def _paths(settings: Settings) -> dict[str, Path]:
+    """Give where mounted files are, as absolute paths: the daemons run in other directories."""
     return {
-        "tls_key_path": settings.tls_key_path,
-        "tls_cert_path": settings.tls_cert_path,
-        "tls_ca_path": settings.tls_ca_path,
+        name: getattr(settings, name).absolute()
+        for name in ("tls_key_path", "tls_cert_path", "tls_ca_path")
     }
 
 
-def _others(paths: dict[str, Path], missing: Iterable[str]) -> str:
-    present = [str(path) for name, path in paths.items() if name not in missing]
-    return f"{' and '.join(present)} {'is' if len(present) == 1 else 'are'} there"
+def _is_mounted(settings: Settings) -> bool:
+    """Tell whether the material is the user's: a file is there, or a path was set on purpose."""
+    return any(
+        settings.is_set(name) or not _missing(path) for name, path in _paths(settings).items()
+    )
+
+
+def _missing(path: Path) -> str | None:
+    """Say why there seems to be nothing at ``path``; None if there is something."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "there is no such file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None
 
 
 def _files(key: Path, certificate: Path, ca: Path, *, made_here: bool) -> TlsFiles:
@@ -144,6 +157,15 @@ def _files(key: Path, certificate: Path, ca: Path, *, made_here: bool) -> TlsFil
 def _judge_files(settings: Settings, now: datetime) -> list[Problem]:
     """Judge three files that are there; every fault that can be seen is reported."""
     problems: list[Problem] = []
+    for name, path in _paths(settings).items():
+        if not is_plain_path(str(path)):
+            problems.append(
+                Problem(
+                    settings.subject(name),
+                    f"{path} has a character that the daemons' configuration gives a meaning to",
+                    "choose a path of letters, digits and . _ - + = @ /",
+                )
+            )
     key = _read_key(settings, problems)
     chain = _read_certificates(settings, "tls_cert_path", problems)
     authorities = _read_certificates(settings, "tls_ca_path", problems)
@@ -184,9 +206,8 @@ def _judge_files(settings: Settings, now: datetime) -> list[Problem]:
 
 
 def _read(settings: Settings, name: str, problems: list[Problem]) -> bytes | None:
-    path = _mounted(settings)[name]
     try:
-        return path.read_bytes()
+        return _paths(settings)[name].read_bytes()
     except OSError as error:
         problems.append(
             Problem(
@@ -234,7 +255,10 @@ def _read_certificates(
         certificates = [
             x509.load_pem_x509_certificate(begin + block) for block in pem.split(begin)[1:]
         ]
-    except ValueError:
+        for certificate in certificates:
+            # These are read only when they are asked for.
+            _ = certificate.extensions, certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
         certificates = []
     if not certificates:
         problems.append(
@@ -270,11 +294,7 @@ def _judge_chain(settings: Settings) -> Iterable[Problem]:
     try:
         server.load_cert_chain(settings.tls_cert_path, settings.tls_key_path)
     except ssl.SSLError as error:
-        yield Problem(
-            subject,
-            f"OpenSSL refuses the certificate or its key: {error.reason}",
-            "issue a certificate with a key of today's strength, such as EC P-256 or RSA 2048",
-        )
+        yield _refused_by_openssl(subject, error)
         return
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -298,8 +318,21 @@ def _judge_chain(settings: Settings) -> Iterable[Problem]:
                 "server's own in the certificate file",
             )
             return
-        with contextlib.suppress(ssl.SSLWantReadError):
+        try:
             server_side.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            yield _refused_by_openssl(subject, error)
+            return
+
+
+def _refused_by_openssl(subject: str, error: ssl.SSLError) -> Problem:
+    return Problem(
+        subject,
+        f"OpenSSL refuses the certificate or its key: {error.reason}",
+        "issue a certificate with a key of today's strength, such as EC P-256 or RSA 2048",
+    )
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
