@@ -53,18 +53,18 @@ class Material:
 def ensure(directory: Path, names: Iterable[str], now: datetime) -> Material:
     """Make what is missing in ``directory``, and renew what runs out or lacks one of ``names``.
 
-    Raises ``OSError`` when a file cannot be read or written, and ``ValueError`` when one does not
-    hold what it should.
+    Raises ``OSError`` when a file cannot be read or written, and ``ValueError`` when one of the
+    CA's does not hold what it should.
     """
     names = tuple(names)
     material = Material.below(directory)
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not (material.ca.exists() and material.ca_key.exists()):
         _make_ca(material, names, now)
-    ca = x509.load_pem_x509_certificate(material.ca.read_bytes())
+    ca = _read_ca(material)
     if not _constraints(names) <= _permitted(ca) or not_after(ca) < now + _SERVER_LIFE:
         _make_ca(material, names, now)
-        ca = x509.load_pem_x509_certificate(material.ca.read_bytes())
+        ca = _read_ca(material)
     if not _is_good(material, ca, names, now):
         _make_certificate(material, ca, names, now)
     return material
@@ -106,9 +106,7 @@ def _make_ca(material: Material, names: Iterable[str], now: datetime) -> None:
 def _make_certificate(
     material: Material, ca: x509.Certificate, names: tuple[str, ...], now: datetime
 ) -> None:
-    ca_key = serialization.load_pem_private_key(material.ca_key.read_bytes(), password=None)
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
-        raise ValueError(f"{material.ca_key.name} is not the key of {material.ca.name}")
+    ca_key = _read_ca_key(material, ca)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         _builder(_name(names[0]), ca.subject, key, now, _SERVER_LIFE)
@@ -126,15 +124,39 @@ def _make_certificate(
     _write(material.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
+def _read_ca(material: Material) -> x509.Certificate:
+    try:
+        ca = x509.load_pem_x509_certificate(material.ca.read_bytes())
+        _permitted(ca)
+    except (ValueError, x509.ExtensionNotFound):
+        raise ValueError(f"{material.ca.name} is not a CA that devmail made") from None
+    return ca
+
+
+def _read_ca_key(material: Material, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(material.ca_key.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
+        raise ValueError(f"{material.ca_key.name} is not the key of {material.ca.name}")
+    return key
+
+
 def _is_good(material: Material, ca: x509.Certificate, names: Iterable[str], now: datetime) -> bool:
     """Tell whether the server certificate is from ``ca``, for ``names``, and lasts long enough."""
-    if not (material.certificate.exists() and material.key.exists()):
+    ca_key_identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    try:
+        certificate = x509.load_pem_x509_certificate(material.certificate.read_bytes())
+        key = serialization.load_pem_private_key(material.key.read_bytes(), password=None)
+        extensions = certificate.extensions
+        covered = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        signer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except (FileNotFoundError, ValueError, TypeError, x509.ExtensionNotFound):
+        # Missing, damaged or not ours. Nobody has to trust it anew, so it is simply made again.
         return False
-    certificate = x509.load_pem_x509_certificate(material.certificate.read_bytes())
-    key = serialization.load_pem_private_key(material.key.read_bytes(), password=None)
-    covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return (
-        certificate.issuer == ca.subject
+        signer == x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_key_identifier)
         and key.public_key() == certificate.public_key()
         and set(covered) == set(map(_general_name, names))
         and not_after(certificate) > now + _RENEW_WITHIN

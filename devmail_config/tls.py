@@ -80,7 +80,7 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
         return files
     try:
         authority.ensure(layout.tls, names(settings), now)
-    except (OSError, ValueError, TypeError, x509.ExtensionNotFound) as error:
+    except (OSError, ValueError) as error:
         fault = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise DevmailError(
             [

@@ -122,8 +122,10 @@ def test_ports_that_another_server_has_are_reported_with_their_holder(
     done = run_devmail(["run"], {**server.environ, "DEVMAIL_STATE_DIR": str(own_directory)})
     assert done.returncode == 1
     port = server.port("smtp")
-    assert f"port {port} (smtp) on 127.0.0.1 is taken by master (process " in done.stderr
-    assert f"port {server.port('http')} (http) on 127.0.0.1 is taken by nginx" in done.stderr
+    assert f"port {port} (smtp) on 127.0.0.1 and ::1 is taken by master (process " in done.stderr
+    assert (
+        f"port {server.port('http')} (http) on 127.0.0.1 and ::1 is taken by nginx" in done.stderr
+    )
     assert "DEVMAIL_PORT_OFFSET" in done.stderr
     assert not list(own_directory.iterdir())
 

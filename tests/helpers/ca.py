@@ -19,6 +19,18 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | dsa.DSAPrivateKey
 
 DAY = timedelta(days=1)
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 def ec_key() -> Key:
     return ec.generate_private_key(ec.SECP256R1())
@@ -87,7 +99,13 @@ def issue(
         .not_valid_before(start or now - DAY)
         .not_valid_after(end or now + 30 * DAY)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+    if ca:
+        builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
+    if issuer:
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        builder = builder.add_extension(signer, critical=False)
     if names:
         alternatives = x509.SubjectAlternativeName(map(general_name, names))
         builder = builder.add_extension(alternatives, critical=False)
