@@ -235,14 +235,6 @@ def _unusable(directory: Path) -> str | None:
 
 
 def _judge_listening(settings: Settings, machine: Machine) -> Iterable[Problem]:
-    highest = max(listener.port for listener in LISTENERS) + settings.port_offset
-    if highest > 65535:
-        yield Problem(
-            settings.subject("port_offset"),
-            f"it would put a port at {highest}, beyond 65535",
-            "choose a smaller offset",
-        )
-        return
     usable = []
     for address in available_addresses(settings):
         if error := _bind(address, _ANY_PORT):
@@ -260,12 +252,12 @@ def _judge_listening(settings: Settings, machine: Machine) -> Iterable[Problem]:
         for address in usable:
             if error := _bind(address, port):
                 taken = error.errno == errno.EADDRINUSE
-                fault = f"is taken{_holder(port, machine)}" if taken else str(error.strerror)
+                fault = f" is taken{_holder(port, machine)}" if taken else f": {error.strerror}"
                 refused.setdefault(fault, []).append(address)
         for fault, addresses in refused.items():
             yield Problem(
                 settings.subject("port_offset"),
-                f"port {port} ({listener.name}) on {' and '.join(addresses)} {fault}",
+                f"port {port} ({listener.name}) on {' and '.join(addresses)}{fault}",
                 "stop the other program, or move all ports, for example DEVMAIL_PORT_OFFSET=20000",
             )
 

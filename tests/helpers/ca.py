@@ -22,7 +22,7 @@ DAY = timedelta(days=1)
 _SIGNS_CERTIFICATES = x509.KeyUsage(
     key_cert_sign=True,
     crl_sign=True,
-    digital_signature=False,
+    digital_signature=True,
     content_commitment=False,
     key_encipherment=False,
     data_encipherment=False,
