@@ -1,0 +1,260 @@
+"""From settings to files: a pure function, whose every option ends up where it should."""
+
+from __future__ import annotations
+
+import functools
+import grp
+import os
+import pwd
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from jinja2 import FileSystemLoader, UndefinedError
+
+from devmail_config import render
+from devmail_config.layout import Layout
+from devmail_config.render import RenderedFile, Tree
+from devmail_config.services import LISTENERS, SERVICES
+from devmail_config.settings import Settings
+from devmail_config.tls import TlsFiles
+
+LAYOUT = Layout(Path("/state"), Path("/state/mail"))
+TLS = TlsFiles(
+    Path("/tls/key.pem"),
+    Path("/tls/cert.pem"),
+    Path("/tls/ca.pem"),
+    "the CA\n",
+    "AB:CD",
+    made_here=True,
+)
+BOTH = ("127.0.0.1", "::1")
+# Together, these take every branch of every template.
+VARIANTS = [
+    (Settings(), BOTH),
+    (
+        Settings(require_auth=False, plus_addresses="fold", log_level="debug", bad_domains=()),
+        ("0.0.0.0",),
+    ),
+]
+
+
+@functools.cache
+def rendered(settings: Settings, addresses: tuple[str, ...] = BOTH) -> Tree:
+    return render.render(settings, LAYOUT, TLS, addresses)
+
+
+# --- A pure function ---
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_seen: list[str] | None = None
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _seen is None:
+        return
+    if event == "open":
+        path, _, flags = arguments
+        if flags & _WRITING:
+            _seen.append(f"open {path}")
+    elif event.startswith(("os.", "shutil.", "subprocess.", "socket.")) and event not in {
+        "os.listdir",
+        "os.scandir",
+        "os.walk",
+    }:
+        _seen.append(event)
+
+
+sys.addaudithook(_watch)
+
+
+@contextmanager
+def deeds() -> Iterator[list[str]]:
+    """Note what Python's audit hooks tell of files written, processes and connections."""
+    global _seen  # noqa: PLW0603 - a hook cannot be taken away, only told to rest
+    _seen = []
+    try:
+        yield _seen
+    finally:
+        _seen = None
+
+
+@pytest.mark.parametrize(("settings", "addresses"), VARIANTS)
+def test_rendering_changes_nothing_and_asks_nobody(
+    settings: Settings, addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(name: str) -> None:
+        raise KeyError(name)
+
+    # The daemons' users may not exist where a configuration is rendered.
+    monkeypatch.setattr(pwd, "getpwnam", refuse)
+    monkeypatch.setattr(grp, "getgrnam", refuse)
+    with deeds() as seen:
+        first = render.render(settings, LAYOUT, TLS, addresses)
+    assert seen == []
+    assert render.render(settings, LAYOUT, TLS, addresses) == first
+
+    with deeds() as seen:
+        (tmp_path / "x").touch()
+    assert seen != []
+
+
+def test_every_template_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = set()
+    get_source = FileSystemLoader.get_source
+
+    def note(loader: FileSystemLoader, environment: Any, template: str) -> Any:
+        used.add(template)
+        return get_source(loader, environment, template)
+
+    monkeypatch.setattr(FileSystemLoader, "get_source", note)
+    for settings, addresses in VARIANTS:
+        render.render(settings, LAYOUT, TLS, addresses)
+    there = {path.relative_to(render.TEMPLATES).as_posix() for path in files(render.TEMPLATES)}
+    assert used == there
+
+
+def files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def test_a_name_that_is_not_defined_is_an_error_and_not_an_empty_text() -> None:
+    template = render._environment().from_string("{{ nothing }}")
+    with pytest.raises(UndefinedError, match="'nothing' is undefined"):
+        template.render()
+
+
+@pytest.mark.parametrize(("settings", "addresses"), VARIANTS)
+def test_nothing_of_the_template_language_is_left(
+    settings: Settings, addresses: tuple[str, ...]
+) -> None:
+    for path, file in rendered(settings, addresses).items():
+        if path.suffix != ".py":
+            assert not {"{{", "{%", "None", "Undefined"} & set(file.content.split()), path
+            assert file.content.endswith("\n"), path
+
+
+# --- Options ---
+
+
+def lines(settings: Settings, path: str, addresses: tuple[str, ...] = BOTH) -> list[str]:
+    content = rendered(settings, addresses)[PurePosixPath(path)].content
+    return [" ".join(line.split()) for line in content.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "line"),
+    [
+        ({"hostname": "a.test"}, "postfix/main.cf", "myhostname = a.test"),
+        ({"hostname": "a.test"}, "dovecot/dovecot.conf", "hostname = a.test"),
+        ({"hostname": "a.test"}, "nginx/www/index.html", "<h1>a.test</h1>"),
+        (
+            {"bad_domains": ("a.test",)},
+            "postfix/bad_domains",
+            "a.test retry:4.4.1 connect to a.test[192.0.2.1]:25: Connection timed out",
+        ),
+        ({"bounce_after": 30}, "postfix/main.cf", "maximal_queue_lifetime = 30s"),
+        ({"bounce_after": 30}, "postfix/main.cf", "queue_run_delay = 3s"),
+        ({"message_size_limit": 4321}, "postfix/main.cf", "message_size_limit = 4321"),
+        ({"require_auth": True}, "postfix/main.cf", "mynetworks ="),
+        ({"require_auth": False}, "postfix/main.cf", "mynetworks = 0.0.0.0/0, [::]/0"),
+        (
+            {"require_auth": False},
+            "postfix/main.cf",
+            "smtpd_relay_restrictions = permit_mynetworks, reject",
+        ),
+        ({"log_level": "debug"}, "postfix/main.cf", "debug_peer_level = 1"),
+        ({"log_level": "debug"}, "dovecot/dovecot.conf", "auth_debug = yes"),
+        ({"log_level": "debug"}, "nginx/nginx.conf", "error_log stderr info;"),
+        ({"plus_addresses": "fold"}, "postfix/transport", "/[+].*@/ mailbox:"),
+        ({"plus_addresses": "fold"}, "dovecot/dovecot.conf", "username_filter = !*+*"),
+        ({"port_offset": 20000}, "postfix/master.cf", "127.0.0.1:20025 inet n - n - - smtpd"),
+        ({"port_offset": 20000}, "postfix/master.cf", "[::1]:20465 inet n - n - - smtpd"),
+        ({"port_offset": 20000}, "dovecot/dovecot.conf", "port = 20993"),
+        ({"port_offset": 20000}, "nginx/nginx.conf", "listen [::1]:20443 ssl;"),
+        ({}, "postfix/main.cf", "smtpd_tls_chain_files = /tls/key.pem, /tls/cert.pem"),
+        ({}, "dovecot/dovecot.conf", "ssl_cert = </tls/cert.pem"),
+        ({}, "dovecot/dovecot.conf", "ssl_key = </tls/key.pem"),
+        ({}, "nginx/nginx.conf", "ssl_certificate /tls/cert.pem;"),
+        ({}, "nginx/nginx.conf", "ssl_certificate_key /tls/key.pem;"),
+        ({}, "nginx/www/ca.crt", "the CA"),
+        ({}, "supervisor/nginx/down-signal", "SIGQUIT"),
+    ],
+)
+def test_an_option_ends_up_where_it_should(change: dict[str, Any], path: str, line: str) -> None:
+    assert line in lines(replace(Settings(), **change), path)
+    if change and change != {"require_auth": True}:
+        assert line not in lines(Settings(), path)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "postfix", "dovecot"),
+    [
+        (("127.0.0.1",), ["inet_protocols = ipv4", "inet_interfaces = 127.0.0.1"], "127.0.0.1"),
+        (BOTH, ["inet_protocols = all", "inet_interfaces = 127.0.0.1, ::1"], "127.0.0.1, ::1"),
+        (("0.0.0.0", "::"), ["inet_protocols = all", "inet_interfaces = all"], "0.0.0.0, ::"),
+    ],
+)
+def test_the_server_listens_where_it_is_told(
+    addresses: tuple[str, ...], postfix: list[str], dovecot: str
+) -> None:
+    assert set(postfix) <= set(lines(Settings(), "postfix/main.cf", addresses))
+    assert f"listen = {dovecot}" in lines(Settings(), "dovecot/dovecot.conf", addresses)
+    for address in addresses:
+        endpoint = render.endpoint(address, 80)
+        assert f"listen {endpoint};" in lines(Settings(), "nginx/nginx.conf", addresses)
+
+
+def test_every_listener_is_on_the_page() -> None:
+    page = "\n".join(lines(Settings(port_offset=20000), "nginx/www/index.html"))
+    for listener in LISTENERS:
+        assert f"<td>{listener.protocol}</td><td>{listener.port + 20000}</td>" in page
+
+
+def test_every_service_is_supervised() -> None:
+    tree = rendered(Settings())
+    for service in SERVICES:
+        run = tree[PurePosixPath("supervisor", service.name, "run")]
+        assert run.executable
+        assert f"exec {service.command[0]}" in run.content
+
+
+def test_the_scripts_are_good_shell() -> None:
+    for path, file in rendered(Settings()).items():
+        if file.content.startswith("#!/bin/sh"):
+            done = subprocess.run(["sh", "-n"], input=file.content, text=True, check=False)
+            assert done.returncode == 0, path
+
+
+# --- Writing ---
+
+
+def test_a_tree_is_written_with_its_modes_and_dates_into_an_emptied_directory(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "new" / "run"
+    tree = {
+        PurePosixPath("a/plain"): RenderedFile("ä\n"),
+        PurePosixPath("a/b/program"): RenderedFile("#!/bin/sh\n", executable=True),
+        PurePosixPath("c/module.py"): RenderedFile("X = 1\n"),
+    }
+    for _ in range(2):
+        render.write(tree, target, created_at=1_000_000)
+        (target / "a" / "left-over").touch()
+    render.write(tree, target, created_at=1_000_000)
+
+    written = {path.relative_to(target).as_posix(): path for path in files(target)}
+    compiled = written.pop(next(name for name in written if name.endswith(".pyc")))
+    assert compiled.name.startswith("module.")
+    assert sorted(written) == ["a/b/program", "a/plain", "c/module.py"]
+    assert written["a/plain"].read_bytes() == "ä\n".encode()
+    modes = {name: stat.S_IMODE(path.stat().st_mode) for name, path in written.items()}
+    assert modes == {"a/b/program": 0o755, "a/plain": 0o644, "c/module.py": 0o644}
+    # Postfix distrusts what is younger than two seconds.
+    assert {path.stat().st_mtime for path in written.values()} == {999_990}
