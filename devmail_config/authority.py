@@ -13,11 +13,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    # Debian 12's cryptography 38 does not have this name yet.
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 _CA_LIFE = timedelta(days=3650)
 # Apple's systems refuse server certificates that are valid for more than 825 days.
@@ -85,6 +90,13 @@ def not_after(certificate: x509.Certificate) -> datetime:
     return certificate.not_valid_after.replace(tzinfo=UTC)
 
 
+def is_key_of(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
+    """Tell whether the certificate is for this private key."""
+    # Debian 12's cryptography 38 compares public keys only by what they are written as.
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
+
+
 def _make_ca(material: Material, names: Iterable[str], now: datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     # The date tells two development CAs apart in a browser's list.
@@ -138,7 +150,7 @@ def _read_ca_key(material: Material, ca: x509.Certificate) -> ec.EllipticCurvePr
         key = serialization.load_pem_private_key(material.ca_key.read_bytes(), password=None)
     except (ValueError, TypeError):
         key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not is_key_of(key, ca):
         raise ValueError(f"{material.ca_key.name} is not the key of {material.ca.name}")
     return key
 
@@ -157,7 +169,7 @@ def _is_good(material: Material, ca: x509.Certificate, names: Iterable[str], now
         return False
     return (
         signer == x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_key_identifier)
-        and key.public_key() == certificate.public_key()
+        and is_key_of(key, certificate)
         and set(covered) == set(map(_general_name, names))
         and not_after(certificate) > now + _RENEW_WITHIN
     )

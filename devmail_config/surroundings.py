@@ -85,6 +85,7 @@ def judge(
         *_judge_packages(needed_packages, machine),
         *_judge_user(machine),
         *_judge_state(settings, layout),
+        *_judge_mail(settings, layout),
         *_judge_listening(settings, machine),
     ]
 
@@ -131,9 +132,18 @@ def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
             f"{layout.state} is {excess} bytes too long for the Unix sockets inside it",
             "choose a shorter path, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
         )
-    yield from _judge_directory(settings, "state_dir", layout.state)
-    if settings.mail_dir:
-        yield from _judge_directory(settings, "mail_dir", layout.mail)
+    yield from _judge_characters(subject, layout.state)
+    if fault := _unusable(layout.state):
+        yield Problem(subject, fault, "choose a directory that root can write to")
+        return
+    existing = _nearest_existing(layout.state)
+    if (blocked := unreachable(existing)) is not None:
+        yield Problem(
+            subject,
+            f"the users that the daemons run as cannot enter {blocked}",
+            "choose a directory outside of it, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
+        )
+    yield from _judge_disk(settings, subject, existing)
     if _is_there(layout.run) and not _is_there(layout.lock):
         yield Problem(
             subject,
@@ -148,25 +158,33 @@ def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
         )
 
 
-def _judge_directory(settings: Settings, name: str, directory: Path) -> Iterable[Problem]:
-    """Judge the directory of the setting ``name``, which is made at the start if need be."""
-    subject = settings.subject(name)
+def _judge_mail(settings: Settings, layout: Layout) -> Iterable[Problem]:
+    if settings.mail_dir is None:
+        return
+    subject = settings.subject("mail_dir")
+    yield from _judge_characters(subject, layout.mail)
+    if fault := _unusable(layout.mail):
+        yield Problem(subject, fault, "choose a directory that root can write to")
+        return
+    if (blocked := unreachable(_nearest_existing(layout.mail.parent))) is not None:
+        yield Problem(
+            subject,
+            f"the user that the mailboxes belong to cannot enter {blocked}",
+            "choose a directory outside of it, such as DEVMAIL_MAIL_DIR=/srv/mail",
+        )
+    yield from _judge_disk(settings, subject, _nearest_existing(layout.mail))
+
+
+def _judge_characters(subject: str, directory: Path) -> Iterable[Problem]:
     if not is_plain_path(str(directory)):
         yield Problem(
             subject,
             f"{directory} has a character that the daemons' configuration gives a meaning to",
             "choose a path of letters, digits and . _ - + = @ /",
         )
-    if fault := _unusable(directory):
-        yield Problem(subject, fault, "choose a directory that root can write to")
-        return
-    existing = _nearest_existing(directory)
-    if (blocked := unreachable(existing)) is not None:
-        yield Problem(
-            subject,
-            f"the users that the daemons run as cannot enter {blocked}",
-            "choose a directory outside of it, such as /var/lib/devmail",
-        )
+
+
+def _judge_disk(settings: Settings, subject: str, existing: Path) -> Iterable[Problem]:
     disk = os.statvfs(existing)
     free = disk.f_bavail * disk.f_frsize
     # Postfix refuses all mail while less than one and a half of the largest message is free.

@@ -13,19 +13,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from devmail_config import authority
-from devmail_config.authority import not_after, not_before
+from devmail_config.authority import is_key_of, not_after, not_before
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.kinds import is_plain_path
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
+
+if TYPE_CHECKING:
+    # Debian 12's cryptography 38 does not have this name yet.
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 _WORLD_READABLE = 0o004
 # X509_V_FLAG_NO_CHECK_TIME: the dates are judged one by one, with the file that each is in.
@@ -191,7 +195,7 @@ def _judge_files(settings: Settings, now: datetime) -> list[Problem]:
             )
         )
     if key and chain:
-        if key.public_key() != chain[0].public_key():
+        if not is_key_of(key, chain[0]):
             problems.append(
                 Problem(
                     settings.subject("tls_key_path"),

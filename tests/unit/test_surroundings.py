@@ -134,11 +134,6 @@ PLAIN = "choose a path of letters, digits and . _ - + = @ /"
             "{here}/with space has a character that the daemons' configuration gives a meaning to",
             PLAIN,
         ),
-        (
-            "{here}/closed/below",
-            "the users that the daemons run as cannot enter {here}/closed",
-            "choose a directory outside of it, such as /var/lib/devmail",
-        ),
     ],
 )
 @pytest.mark.parametrize("name", ["state_dir", "mail_dir"])
@@ -153,13 +148,12 @@ def test_a_directory_that_cannot_be_used_is_refused(
 ) -> None:
     (own_directory / "file").touch()
     (own_directory / "loop").symlink_to(own_directory / "loop")
-    (own_directory / "closed").mkdir(mode=0o700)
     setting: dict[str, Any] = {name: Path(path.format(here=own_directory))}
     settings = replace(settings, **setting)
     assert found(settings, machine) == [
         Problem(settings.subject(name), fault.format(here=own_directory), remedy)
     ]
-    assert sorted(entry.name for entry in own_directory.iterdir()) == ["closed", "file", "loop"]
+    assert sorted(entry.name for entry in own_directory.iterdir()) == ["file", "loop"]
 
 
 def test_a_directory_that_cannot_be_written_to_is_refused(
@@ -170,6 +164,55 @@ def test_a_directory_that_cannot_be_written_to_is_refused(
     # What the kernel says depends on the user.
     assert problem.fault.startswith("/proc cannot be written to: ")
     assert problem.remedy == CHOOSE
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "fault", "remedy"),
+    [
+        (
+            "state_dir",
+            "closed/below",
+            "the users that the daemons run as cannot enter {closed}",
+            "choose a directory outside of it, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
+        ),
+        (
+            "state_dir",
+            "closed",
+            "the users that the daemons run as cannot enter {closed}",
+            "choose a directory outside of it, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
+        ),
+        (
+            "mail_dir",
+            "closed/below",
+            "the user that the mailboxes belong to cannot enter {closed}",
+            "choose a directory outside of it, such as DEVMAIL_MAIL_DIR=/srv/mail",
+        ),
+    ],
+)
+def test_a_directory_that_the_daemons_cannot_enter_is_refused(
+    settings: Settings,
+    machine: Machine,
+    own_directory: Path,
+    name: str,
+    path: str,
+    fault: str,
+    remedy: str,
+) -> None:
+    closed = own_directory / "closed"
+    closed.mkdir(mode=0o700)
+    setting: dict[str, Any] = {name: own_directory / path}
+    settings = replace(settings, **setting)
+    assert found(settings, machine) == [
+        Problem(settings.subject(name), fault.format(closed=closed), remedy)
+    ]
+
+
+def test_the_mail_directory_is_for_its_user_alone(
+    settings: Settings, machine: Machine, own_directory: Path
+) -> None:
+    mail = own_directory / "mail"
+    mail.mkdir(mode=0o700)
+    assert found(replace(settings, mail_dir=mail), machine) == []
 
 
 def test_a_relative_directory_starts_at_the_working_directory(
