@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from devmail_config.render import reachable
 from devmail_config.services import LISTENERS, Listener
 from devmail_config.settings import Settings
 from devmail_config.tls import TlsFiles
@@ -44,7 +45,7 @@ class _Target:
 def examine(settings: Settings, tls: TlsFiles, addresses: tuple[str, ...]) -> Iterator[Verdict]:
     """Log in to every service and fetch both pages, every TLS verified against our own CA."""
     context = ssl.create_default_context(cafile=str(tls.ca))
-    host = _reachable(addresses)
+    host = reachable(addresses)
     for listener in LISTENERS:
         target = _Target(
             host,
@@ -61,11 +62,6 @@ def examine(settings: Settings, tls: TlsFiles, addresses: tuple[str, ...]) -> It
             yield Verdict(listener, f"{type(error).__name__}: {error}")
         else:
             yield Verdict(listener, None)
-
-
-def _reachable(addresses: tuple[str, ...]) -> str:
-    """Give an address to connect to: loopback where the server listens on every interface."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0], addresses[0])
 
 
 def _connect(listener: Listener, target: _Target) -> socket.socket:

@@ -19,7 +19,7 @@ from devmail_config import surroundings, tls
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.health import examine
 from devmail_config.layout import Layout
-from devmail_config.render import endpoint
+from devmail_config.render import endpoint, reachable
 from devmail_config.services import LISTENERS
 from devmail_config.settings import Settings
 from devmail_config.surroundings import Machine
@@ -198,7 +198,7 @@ def follow_log(layout: Layout) -> None:
 
 def summary(settings: Settings, layout: Layout) -> str:
     """Say where every service is, how to log in, and where the CA is."""
-    address = surroundings.available_addresses(settings)[0]
+    address = reachable(surroundings.available_addresses(settings))
     files = tls.planned(settings, layout)
     words = {"starttls": "plain or STARTTLS", "implicit": "TLS", "none": "plain"}
     rows = [
@@ -206,10 +206,8 @@ def summary(settings: Settings, layout: Layout) -> str:
         f"{words[listener.tls]:<19}{listener.purpose}"
         for listener in LISTENERS
     ]
-    http = settings.port("http")
-    https = settings.port("https")
-    page = f"http://{address}{'' if http == 80 else f':{http}'}/"
-    secure_page = f"https://{settings.hostname}{'' if https == 443 else f':{https}'}/"
+    page = f"http://{endpoint(address, settings.port('http')).removesuffix(':80')}/"
+    secure_page = f"https://{settings.hostname}:{settings.port('https')}/".replace(":443/", "/")
     return "\n".join(
         [
             "",

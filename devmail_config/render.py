@@ -107,6 +107,11 @@ def endpoint(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def reachable(addresses: tuple[str, ...]) -> str:
+    """Give an address to connect to: loopback where the server listens on every interface."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0], addresses[0])
+
+
 def _interfaces(listen_addresses: tuple[str, ...]) -> tuple[str, ...]:
     """Say which addresses are the server's own; Postfix takes no wildcard address for that."""
     return ("all",) if {"0.0.0.0", "::"} & set(listen_addresses) else listen_addresses

@@ -1,0 +1,292 @@
+"""`up`, `down`, `logs` and `install`, with stand-ins for what they start."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from devmail_config import native, surroundings, tls
+from devmail_config.errors import DevmailError, Problem
+from devmail_config.layout import Layout
+from devmail_config.settings import Settings, load
+from devmail_config.surroundings import Machine
+from devmail_config.tls import TlsFiles
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "state", tmp_path / "mail")
+
+
+@pytest.fixture
+def running(layout: Layout) -> Iterator[IO[str]]:
+    """The lock of a server that runs, without the server."""
+    layout.state.mkdir()
+    with layout.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+
+
+def say_who(lock: IO[str], process: int) -> None:
+    lock.write(f"{process}\n")
+    lock.flush()
+
+
+# --- install ---
+
+FAKE_APT = """\
+#!/bin/sh
+echo "$0 $*" | sed 's|.*/||' >> {log}
+[ "$1" = install ] && cat {policy} >> {log}
+[ "$1" = "{fails}" ] || exit 0
+printf 'one\\ntwo\\nE: three\\nE: four\\n' >&2
+exit 100
+"""
+
+
+class Apt:
+    """apt-get and its friends, which note what they are asked for and fail on request."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._directory = directory
+        self._log = directory / "asked"
+        self.policy = directory / "policy-rc.d"
+        (directory / "bin").mkdir()
+        monkeypatch.setenv("PATH", f"{directory / 'bin'}:{os.environ['PATH']}")
+        monkeypatch.setattr(native, "_POLICY", self.policy)
+        self.fail("nothing")
+        self.machine = Machine(dpkg_status=directory / "status", user=0)
+        self.machine.dpkg_status.write_text("Package: nginx\nStatus: install ok installed\n")
+
+    def fail(self, verb: str) -> None:
+        script = FAKE_APT.format(log=self._log, policy=self.policy, fails=verb)
+        for name in ("apt-get", "debconf-set-selections", "systemctl"):
+            program = self._directory / "bin" / name
+            program.write_text(script)
+            program.chmod(0o755)
+
+    @property
+    def asked(self) -> list[str]:
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+
+@pytest.fixture
+def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apt:
+    return Apt(tmp_path, monkeypatch)
+
+
+def test_missing_packages_are_installed_and_their_services_not_started(
+    apt: Apt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    native.install(["nginx", "postfix", "s6"], apt.machine)
+    assert apt.asked == [
+        "debconf-set-selections ",
+        "apt-get update -qq",
+        "apt-get install -y -qq --no-install-recommends postfix s6",
+        # Debian's policy for services while packages are installed: none may start.
+        "#!/bin/sh",
+        "exit 101",
+    ]
+    assert not apt.policy.exists()
+    assert capsys.readouterr().out == "installing Debian packages: postfix, s6\n"
+
+
+def test_nothing_is_installed_when_nothing_is_missing_or_one_may_not(apt: Apt) -> None:
+    native.install(["nginx"], apt.machine)
+    native.install(["postfix"], replace(apt.machine, user=1000))
+    assert apt.asked == []
+
+
+def test_a_policy_of_the_machine_stays(apt: Apt) -> None:
+    apt.policy.write_text("# the owner's\n")
+    native.install(["postfix"], apt.machine)
+    assert apt.asked[-1] == "# the owner's"
+    assert apt.policy.read_text() == "# the owner's\n"
+
+
+@pytest.mark.parametrize("verb", ["update", "install"])
+def test_a_failed_installation_is_told_in_the_words_of_apt(apt: Apt, verb: str) -> None:
+    apt.fail(verb)
+    with pytest.raises(DevmailError) as caught:
+        native.install(["postfix", "s6"], apt.machine)
+    assert caught.value.problems == (
+        Problem(
+            "Debian packages (postfix, s6)",
+            f"`apt-get {verb}` failed: two / E: three / E: four",
+            "apt-get install --no-install-recommends postfix s6",
+        ),
+    )
+    assert not apt.policy.exists()
+
+
+# --- up ---
+
+
+def a_program(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def test_a_server_that_ends_at_once_is_told_with_the_end_of_its_log(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout.state.mkdir()
+    layout.log.write_text("of an earlier start\n")
+    with pytest.raises(DevmailError) as caught:
+        native.start(Settings(), layout, a_program("print('why'); raise SystemExit(3)"))
+    assert caught.value.problems == (
+        Problem(
+            "the server", "ended with status 3", f"see the lines above, or all of {layout.log}"
+        ),
+    )
+    assert capsys.readouterr().err == "why\n"
+
+
+@pytest.mark.usefixtures("running")
+def test_a_server_that_does_not_work_in_time_is_told(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout.log.write_text("what it said\n")
+    monkeypatch.setattr(native, "_START_TIMEOUT", 0.01)
+    with pytest.raises(DevmailError) as caught:
+        native.start(Settings(), layout, a_program(""))
+    (problem,) = caught.value.problems
+    assert (problem.subject, problem.fault) == ("the server", "does not work after 0 s")
+    assert capsys.readouterr() == ("the server is already running\n", "what it said\n")
+
+
+SUMMARY = """
+  smtp       [::1]:20025       plain or STARTTLS  send mail
+  submission [::1]:20587       plain or STARTTLS  send mail
+  smtps      [::1]:20465       TLS                send mail
+  imap       [::1]:20143       plain or STARTTLS  read mail
+  imaps      [::1]:20993       TLS                read mail
+  pop3       [::1]:20110       plain or STARTTLS  read mail
+  pop3s      [::1]:20995       TLS                read mail
+  http       [::1]:20080       plain              this server's page, and its CA certificate
+  https      [::1]:20443       TLS                this server's page
+
+  login      the full address; the password is the part before the @
+             for example mail1@company1.com with the password mail1
+  pages      http://[::1]:20080/ and https://a.test:20443/
+  CA         /ca.pem
+             SHA-256 AB:CD
+  state      {state}
+"""
+
+
+@pytest.mark.parametrize(
+    ("offset", "addresses", "pages"),
+    [
+        (20000, ("::",), "http://[::1]:20080/ and https://a.test:20443/"),
+        (0, ("0.0.0.0",), "http://127.0.0.1/ and https://a.test/"),
+        (0, ("::1", "127.0.0.1"), "http://[::1]/ and https://a.test/"),
+    ],
+)
+def test_the_summary_says_where_everything_is(
+    layout: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    offset: int,
+    addresses: tuple[str, ...],
+    pages: str,
+) -> None:
+    files = TlsFiles(
+        Path("/key"), Path("/cert"), Path("/ca.pem"), made_here=True, ca_fingerprint="AB:CD"
+    )
+    monkeypatch.setattr(tls, "planned", lambda *_: files)
+    monkeypatch.setattr(surroundings, "available_addresses", lambda _: addresses)
+    text = native.summary(Settings(hostname="a.test", port_offset=offset), layout)
+    assert f"  pages      {pages}\n" in text
+    if offset:
+        assert text == SUMMARY.format(state=layout.state)
+
+
+def test_a_state_directory_that_daemons_could_not_enter_is_put_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = tmp_path / "system"
+    monkeypatch.setattr(native, "_SYSTEM_STATE", system)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    closed = tmp_path / "closed" / "checkout"
+    closed.mkdir(parents=True)
+    closed.parent.chmod(0o700)
+    # pytest's own directory is closed, too.
+    monkeypatch.setattr(surroundings, "unreachable", lambda _: closed.parent)
+
+    given, _ = load({"DEVMAIL_STATE_DIR": ".devmail"})
+    native.choose_state_directory(given, closed)
+    assert not (closed / ".devmail").exists()
+
+    native.choose_state_directory(Settings(), closed)
+    target = (closed / ".devmail").readlink()
+    assert target.parent == system
+    assert target.name.startswith("checkout-")
+    assert capsys.readouterr().out == (
+        f".devmail is a link to {target}: the daemons' users cannot enter {closed.parent}\n"
+    )
+    native.choose_state_directory(Settings(), closed)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("user", "blocked"), [(1000, Path("/root")), (0, None)])
+def test_a_state_directory_stays_where_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, blocked: Path | None
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(surroundings, "unreachable", lambda _: blocked)
+    native.choose_state_directory(Settings(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- down ---
+
+
+def test_there_may_be_nothing_to_stop(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    native.stop(layout)
+    assert capsys.readouterr().out == f"no server is running on {layout.state}\n"
+
+
+def test_a_server_that_does_not_stop_is_told(
+    layout: Layout, running: IO[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_STOP_TIMEOUT", 0.01)
+    with subprocess.Popen(["sleep", "60"]) as stand_in:
+        say_who(running, stand_in.pid)
+        with pytest.raises(DevmailError) as caught:
+            native.stop(layout)
+    assert caught.value.problems == (
+        Problem(f"process {stand_in.pid}", "does not stop", f"kill -KILL {stand_in.pid}"),
+    )
+
+
+def test_a_server_of_another_user_is_told(
+    layout: Layout, running: IO[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    say_who(running, 4321)
+    monkeypatch.setattr(os, "kill", refuse)
+    with pytest.raises(DevmailError) as caught:
+        native.stop(layout)
+    assert caught.value.problems == (
+        Problem("process 4321", "belongs to another user", "stop it as that user"),
+    )
+
+
+# --- logs ---
+
+
+def test_there_may_be_no_log(layout: Layout) -> None:
+    with pytest.raises(DevmailError) as caught:
+        native.follow_log(layout)
+    assert caught.value.problems == (
+        Problem(str(layout.log), "there is no log yet", "start the server with `make up`"),
+    )
