@@ -8,7 +8,6 @@ import poplib
 import smtplib
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.clients import LOOPBACK, imap, messages, pop3, send, wait_for_message
-from tests.helpers.server import HOSTNAME, ROOT, Server
+from tests.helpers.server import HOSTNAME, Server
 from tests.helpers.wait import wait_for
 
 SENDER = "mail1@company1.com"
@@ -231,50 +230,3 @@ def test_sasl_login_mechanism(server: Server) -> None:
         assert client.docmd("AUTH", "LOGIN")[0] == 334
         assert client.docmd(base64.b64encode(SENDER.encode()).decode())[0] == 334
         assert client.docmd(base64.b64encode(b"mail1").decode())[0] == 235
-
-
-def test_the_examples_of_the_readme_work_as_they_are_written(
-    own_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    blocks = readme_blocks()
-    send_by_curl, read_by_curl = (text for kind, text in blocks if kind == "sh" and "curl" in text)
-    send_by_python, read_by_python = (text for kind, text in blocks if kind == "python")
-    with Server(own_directory, port_offset="0") as server:
-        work = own_directory / "work"
-        work.mkdir()
-        (work / ".devmail").symlink_to(server.state)
-        monkeypatch.chdir(work)
-
-        shell(send_by_curl, work)
-        wait_for_message(server, "mail2@company2.com", "First")
-        read = shell(read_by_curl, work)
-        assert read.count("Subject: First") == 2
-        assert read.count("It works.") == 2
-
-        names: dict[str, object] = {}
-        exec(send_by_python, names)  # noqa: S102 - the README is ours
-        wait_for_message(server, "joe@example.org", "Second")
-        exec(read_by_python, names)  # noqa: S102
-        assert "Hello, Joe" in capsys.readouterr().out
-
-
-def readme_blocks() -> list[tuple[str, str]]:
-    """Take the fenced blocks out of the README, each with its language."""
-    blocks = []
-    for part in (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1::2]:
-        language, _, text = part.partition("\n")
-        blocks.append((language, text))
-    return blocks
-
-
-def shell(script: str, directory: Path) -> str:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

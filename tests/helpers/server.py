@@ -143,7 +143,7 @@ class Server:
     def processes(self, name: str = "") -> list[int]:
         """List the processes that belong to this server, the supervisor left out."""
         found = []
-        assert self.process is not None
+        supervisor = self.process.pid if self.process else 0
         for directory in Path("/proc").glob("[0-9]*"):
             try:
                 fields = (directory / "stat").read_text()
@@ -153,7 +153,7 @@ class Server:
             process = int(directory.name)
             state = fields.rpartition(")")[2].split()[0]
             if (
-                process != self.process.pid
+                process != supervisor
                 and state != "Z"
                 and name in command
                 and self._is_ours(process)
@@ -186,7 +186,7 @@ class Server:
 
     @property
     def ca(self) -> Path:
-        return self.state / "tls" / "ca.cert.pem"
+        return Path(self.settings.get("tls_ca_path", self.state / "tls" / "ca.cert.pem"))
 
     @property
     def mail(self) -> Path:
