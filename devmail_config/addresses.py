@@ -12,6 +12,7 @@ module: whatever is needed for rare addresses alone is imported where it is used
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from typing import NamedTuple
@@ -27,10 +28,13 @@ ORDINARY = f"^{_ATOM}([.]{_ATOM})*@{_LABEL}([.]{_LABEL})*$"
 # Too long, or a domain that ends in a number, which is an IPv4 address or nothing.
 EXCEPTION = "^[^@]{65}|@.{254}|@(.*[.])?[^.]{64}|^.{255}|@(.*[.])?[0-9]+$"
 # How the path in MAIL and RCPT may be written, between its angle brackets: an optional route (RFC
-# 5321, appendix C), atoms or a quoted string, and something after the @. It looks at octets.
+# 5321, appendix C), atoms or a quoted string, and after the @ a literal or something without quotes
+# and comments. It looks at octets.
 _ANY_ATOM = r"""[^][ "(),.:;<>@\\[:cntrl:]]+"""
-_ANY_QUOTED = r'''"([^"\\[:cntrl:]]|\\[^[:cntrl:]])*"'''
-WRITTEN = rf"(@[^ :<>]+:)?({_ANY_ATOM}([.]{_ANY_ATOM})*|{_ANY_QUOTED})@[^ @<>]*[^ .@<>]"
+_ANY_QUOTED = r'''"([^"\\[:cntrl:]]|\\[ -~])*"'''
+_ANY_DOMAIN = rf"""(\[[^][ "(),;<>@\\[:cntrl:]]*\]|{_ANY_ATOM}([.]{_ANY_ATOM})*)"""
+_ANY_ROUTE = r"""(@[^ "():;<>\\[:cntrl:]]+:)?"""
+WRITTEN = rf"{_ANY_ROUTE}({_ANY_ATOM}([.]{_ANY_ATOM})*|{_ANY_QUOTED})@{_ANY_DOMAIN}"
 
 _LOCAL_OCTETS = 64
 # RFC 5321, 4.5.3.1.3: a path has at most 256 octets, two of which are its angle brackets.
@@ -41,7 +45,7 @@ _DOMAIN_OCTETS = 253
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff"
 _DOT_ATOM = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
 _QUOTED = re.compile(r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"')
-_QUOTABLE = re.compile(r"[ -~\u0080-\U0010ffff]+")
+_QUOTABLE = re.compile(r"[ -~\u0080-\U0010ffff]*")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _LDH_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _IPV4_LITERAL = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})", re.ASCII)
@@ -56,6 +60,8 @@ _NOT_IN_TEXT = re.compile(
 
 _NO_AT = "it has no @: give the full address, such as joe@example.com"
 _NO_LOCAL_PART = "there is nothing before the @"
+# RFC 5321 allows "" before the @, and a path component needs a name: NUL is in no local part.
+_EMPTY = "%00"
 
 
 class AddressError(ValueError):
@@ -65,7 +71,7 @@ class AddressError(ValueError):
 class Address(NamedTuple):
     """An address in its one normalised form: two spellings of one address compare equal.
 
-    ``local`` is the local part without quotes and escapes, in lower case and NFC. ``domain`` is in
+    ``local`` is the local part without quotes and escapes, case folded and in NFC. ``domain`` is in
     lower case with every label an A-label, or a literal such as ``[192.0.2.1]`` or
     ``[ipv6:2001:db8::1]``.
     """
@@ -88,8 +94,8 @@ class Address(NamedTuple):
         Raises ``AddressError`` when ``text`` is not an address.
         """
         local, at, domain = text.rpartition("@")
-        if not at or not local:
-            raise AddressError(_NO_AT if not at else _NO_LOCAL_PART)
+        if not at:
+            raise AddressError(_NO_AT)
         if not _QUOTABLE.fullmatch(local):
             raise AddressError("it contains a control character")
         return cls._checked(local, domain)
@@ -127,7 +133,8 @@ class Address(NamedTuple):
     @property
     def password(self) -> str:
         """The password, in its plainest spelling: the local part without any quotes."""
-        return self.local
+        # RFC 4616: SASL PLAIN cannot carry an empty password.
+        return self.local or '""'
 
     def opens_with(self, password: str) -> bool:
         """Tell whether ``password`` is the local part, in any case and in any spelling of it."""
@@ -154,17 +161,14 @@ def component(local: str) -> str:
     A domain needs none of this: it is ASCII without a slash, and at most 253 octets long.
     """
     # Dovecot folds user names to lower case, so the digits of the encoding are in lower case too.
-    return _LONE_DOT.sub("%2e", quote(local, safe="+=").lower())
+    return _LONE_DOT.sub("%2e", quote(local, safe="+=").lower()) or _EMPTY
 
 
 def _split(text: str) -> tuple[str, str]:
     """Split into the local part, unquoted, and the domain as written."""
     quoted = _QUOTED.match(text)
     if quoted and text[quoted.end() : quoted.end() + 1] == "@":
-        local = _unquote(quoted[0])
-        if not local:
-            raise AddressError("there is nothing between the quotes before the @")
-        return local, text[quoted.end() + 1 :]
+        return _unquote(quoted[0]), text[quoted.end() + 1 :]
     local, at, domain = text.rpartition("@")
     if not at:
         raise AddressError(_NO_AT)
@@ -182,9 +186,23 @@ def _unquote(quoted: str) -> str:
 
 
 def _normalise(text: str) -> str:
-    # Lower case may take a letter apart, so the composition comes last; the one before makes both
+    if text.isascii():
+        return text.lower()
+    # Folding may take a letter apart, so the composition comes last; the one before makes both
     # compositions of a letter start from the same text.
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
+    composed = unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", "".join(map(_fold, composed)))
+
+
+def _fold(letter: str) -> str:
+    """Fold the case of one letter, so that it meets its capital, and the capital's other letters.
+
+    This is the simple case folding of Unicode (section 3.13 and CaseFolding.txt), which maps one
+    letter to one: both forms of the Greek sigma are one, but a sharp s is no double s. The capital
+    I with a dot, which has no such folding, is put into lower case.
+    """
+    folded = letter.casefold()
+    return folded if len(folded) == 1 else letter.lower()
 
 
 def _domain(text: str) -> str:
@@ -200,8 +218,9 @@ def _domain(text: str) -> str:
         raise AddressError(f"the domain is longer than {_DOMAIN_OCTETS} characters")
     for label in name.split("."):
         if not _LDH_LABEL.fullmatch(label):
+            # In ASCII, because a reason becomes part of an SMTP reply.
             raise AddressError(
-                f"{label!r} is not part of a domain: letters, digits, inner hyphens, 63 at most"
+                f"{label!a} is not part of a domain: letters, digits, inner hyphens, 63 at most"
                 if label
                 else "the domain has an empty part: a dot too many"
             )
@@ -214,10 +233,14 @@ def _domain(text: str) -> str:
 def _a_labels(text: str) -> str:
     import idna
 
+    # The tables of UTS 46 before version 15.1 made a double s of the capital sharp s, but not of the
+    # small one, so that the two cases of one domain were two domains.
+    text = text.replace("ẞ", "ß")
     try:
         return idna.encode(text, uts46=True, std3_rules=True).decode().lower()
     except idna.IDNAError as error:
-        raise AddressError(f"the domain is not an internationalised domain: {error}") from None
+        reason = str(error).encode("ascii", "backslashreplace").decode()
+        raise AddressError(f"the domain is not an internationalised domain: {reason}") from None
 
 
 def _literal(text: str) -> str:
@@ -226,13 +249,10 @@ def _literal(text: str) -> str:
         if max(octets) <= 255 and text.endswith("]"):
             return f"[{'.'.join(map(str, octets))}]"
     elif text[1:6].lower() == "ipv6:" and text.endswith("]"):
-        import ipaddress
+        import socket
 
-        try:
-            address = ipaddress.IPv6Address(text[6:-1])
-        except ValueError:
-            pass
-        else:
-            if address.scope_id is None:
-                return f"[ipv6:{address.compressed}]"
+        # The C library writes an address as RFC 5952 says, and not in another way in its next year.
+        with contextlib.suppress(OSError, ValueError):
+            address = socket.inet_pton(socket.AF_INET6, text[6:-1])
+            return f"[ipv6:{socket.inet_ntop(socket.AF_INET6, address)}]"
     raise AddressError("the part in [ ] is neither an IPv4 address nor IPv6: and an IPv6 address")

@@ -1,0 +1,285 @@
+"""Every address of the tables against the real daemons, over every protocol."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email
+import imaplib
+import poplib
+import re
+import smtplib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from devmail_config.addresses import Address
+from tests.helpers.addresses import INVALID, RULE, SYNTAX, VALID, Invalid
+from tests.helpers.clients import LOOPBACK, imap, messages, sasl_plain, smtp
+from tests.helpers.server import Server
+from tests.helpers.wait import wait_for
+
+COLLECTOR = "collector@ordinary.example"
+PROBE = "probe@company1.com"
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Server]:
+    """A server whose mail directory holds nothing but the mail of this file."""
+    with Server() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def session(server: Server, login: str = PROBE) -> Iterator[smtplib.SMTP]:
+    """An SMTP session whose commands carry UTF-8."""
+    with smtp(server, login) as client:
+        client.command_encoding = "utf-8"
+        yield client
+
+
+def submit(client: smtplib.SMTP, sender: str, recipients: list[str], message: bytes) -> None:
+    """Send with SMTPUTF8, the addresses exactly as they are given."""
+    assert client.docmd("MAIL", f"FROM:<{sender}> SMTPUTF8") == (250, b"2.1.0 Ok")
+    for recipient in recipients:
+        assert client.docmd("RCPT", f"TO:<{recipient}>") == (250, b"2.1.5 Ok"), recipient
+    assert client.data(message)[0] == 250
+
+
+# --- Each valid address: sent to, sent from, logged into ---
+
+
+@pytest.fixture(scope="module")
+def delivered(own: Server) -> Server:
+    """Send a message from and to each address, and one to each of its other spellings."""
+    with session(own) as client:
+        for number, valid in enumerate(VALID):
+            text = f"Subject: {number}\r\n\r\nhello\r\n".encode()
+            submit(client, valid.address, [valid.address, COLLECTOR], text)
+            for place, other in enumerate(valid.others):
+                submit(client, PROBE, [other], f"Subject: {number}.{place}\r\n\r\nx\r\n".encode())
+    # The queue is empty when every message is in a mailbox, or has come back as a bounce.
+    wait_for(lambda: not queued(own), "the queue to be empty", timeout=60)
+    return own
+
+
+def queued(server: Server) -> list[Path]:
+    names = ("maildrop", "incoming", "active", "deferred")
+    folders = [server.state / "spool" / name for name in names]
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("number", range(len(VALID)), ids=lambda n: ascii(VALID[n].address))
+def test_mail_to_every_spelling_of_an_address_is_in_its_one_mailbox(
+    delivered: Server, number: int
+) -> None:
+    mailbox = delivered.mail / VALID[number].directory
+    assert on_disk(mailbox) == expected_subjects(number)
+
+
+def expected_subjects(number: int) -> list[str]:
+    places = range(len(VALID[number].others))
+    return [f"{number}", *(f"{number}.{place}" for place in places)]
+
+
+def on_disk(mailbox: Path) -> list[str]:
+    """Read the subjects of all messages of a mailbox, in no matter which of its folders."""
+    files = [file for folder in ("new", "cur") for file in (mailbox / folder).iterdir()]
+    return sorted(subject_of(file.read_bytes()) for file in files)
+
+
+def subject_of(message: bytes) -> str:
+    return str(email.message_from_bytes(message)["Subject"])
+
+
+def test_every_address_can_be_sent_from(delivered: Server) -> None:
+    senders = {}
+    for message in messages(delivered, COLLECTOR):
+        path = re.match(rb"Return-Path: <(.*)>\r\n", message)
+        assert path, message
+        senders[int(subject_of(message))] = Address.parse(path[1].decode())
+    assert senders == {n: Address.parse(valid.address) for n, valid in enumerate(VALID)}
+
+
+# --- Logins ---
+
+
+def smtp_plain(server: Server, login: str, password: str) -> None:
+    with smtp(server) as client:
+        sasl_plain(client, login, password)
+
+
+def smtp_login(server: Server, login: str, password: str) -> None:
+    with smtp(server) as client:
+        assert client.docmd("AUTH", "LOGIN")[0] == 334
+        assert client.docmd(base64_of(login))[0] == 334
+        code, reply = client.docmd(base64_of(password))
+    if code != 235:
+        raise smtplib.SMTPAuthenticationError(code, reply)
+
+
+def base64_of(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def imap_authenticate(server: Server, login: str, password: str) -> list[str]:
+    with imap(server, login, password) as client:
+        return imap_subjects(client)
+
+
+def imap_login(server: Server, login: str, password: str) -> list[str]:
+    """Log in with quoted strings where they will do, and literals where they will not."""
+    with imaplib.IMAP4(LOOPBACK, server.port("imap"), timeout=20) as client:
+        line = b"x LOGIN"
+        for text in (login, password):
+            if text.isascii():
+                line += b' "%b"' % text.replace("\\", "\\\\").replace('"', '\\"').encode()
+            else:
+                client.send(line + b" {%d}\r\n" % len(text.encode()))
+                assert client.readline().startswith(b"+")
+                line = text.encode()
+        client.send(line + b"\r\n")
+        while not (reply := client.readline().strip().decode()).startswith("x "):
+            pass
+        if not reply.startswith("x OK"):
+            raise imaplib.IMAP4.error(reply)
+        client.state = "AUTH"
+        return imap_subjects(client)
+
+
+def imap_subjects(client: imaplib.IMAP4) -> list[str]:
+    _, (count,) = client.select("INBOX", readonly=True)
+    if count == b"0":
+        return []
+    _, data = client.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
+    return sorted(subject_of(part[1]) for part in data if isinstance(part, tuple))
+
+
+def pop3_user(server: Server, login: str, password: str) -> list[str]:
+    with contextlib.closing(poplib.POP3(LOOPBACK, server.port("pop3"), timeout=20)) as client:
+        client.user(login)
+        client.pass_(password)
+        return pop3_subjects(client)
+
+
+def pop3_plain(server: Server, login: str, password: str) -> list[str]:
+    with contextlib.closing(poplib.POP3(LOOPBACK, server.port("pop3"), timeout=20)) as client:
+        client._shortcmd(f"AUTH PLAIN {base64_of(f'{NUL}{login}{NUL}{password}')}")
+        return pop3_subjects(client)
+
+
+def pop3_subjects(client: poplib.POP3) -> list[str]:
+    count, _ = client.stat()
+    found = [b"\r\n".join(client.top(number + 1, 0)[1]) for number in range(count)]
+    return sorted(map(subject_of, found))
+
+
+NUL = "\0"
+Login = Callable[[Server, str, str], list[str] | None]
+LOGINS: tuple[Login, ...] = (
+    smtp_plain,
+    smtp_login,
+    imap_authenticate,
+    imap_login,
+    pop3_user,
+    pop3_plain,
+)
+REFUSALS = (smtplib.SMTPAuthenticationError, imaplib.IMAP4.error, poplib.error_proto)
+
+
+def attempt(server: Server, way: Login, login: str, password: str) -> list[str] | str | None:
+    """Log in, and give the subjects of the messages found, or the refusal."""
+    try:
+        return way(server, login, password)
+    except REFUSALS as error:
+        return f"{way.__name__}: {error}"
+
+
+def capitals(password: str) -> str:
+    """Write every letter that is the small form of its capital as that capital."""
+    return "".join(c.upper() if c.upper().lower() == c else c for c in password)
+
+
+@pytest.fixture(scope="module")
+def opened(delivered: Server) -> dict[str, list[list[str] | str | None]]:
+    """Log in with every spelling of each address: the first on every way, the others on one."""
+    tasks = [
+        (spelling, way, capitals(valid.password) if way is imap_login else valid.password)
+        for valid in VALID
+        for place, spelling in enumerate((valid.address, *valid.others))
+        for way in (LOGINS if place == 0 else (imap_authenticate,))
+    ]
+    found: dict[str, list[list[str] | str | None]] = {}
+    with ThreadPoolExecutor(4) as pool:
+        results = pool.map(lambda task: attempt(delivered, task[1], task[0], task[2]), tasks)
+        for (spelling, _, _), result in zip(tasks, results, strict=True):
+            found.setdefault(spelling, []).append(result)
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(VALID)), ids=lambda n: ascii(VALID[n].address))
+def test_every_way_of_logging_in_opens_the_mailbox(
+    opened: dict[str, list[list[str] | str | None]], number: int
+) -> None:
+    inbox = expected_subjects(number)
+    assert opened[VALID[number].address] == [None, None, inbox, inbox, inbox, inbox]
+    for other in VALID[number].others:
+        assert opened[other] == [inbox], other
+
+
+def test_no_mailbox_is_made_that_was_not_named(
+    delivered: Server, opened: dict[str, list[list[str] | str | None]]
+) -> None:
+    assert opened
+    named = {valid.directory for valid in VALID} | {"ordinary.example/collector"}
+    found = {str(folder.relative_to(delivered.mail)) for folder in delivered.mail.glob("*/*")}
+    assert found == named
+
+
+# --- What is not an address ---
+
+
+@pytest.fixture(scope="module")
+def client(own: Server) -> Iterator[smtplib.SMTP]:
+    with session(own) as client:
+        yield client
+
+
+@pytest.mark.parametrize("invalid", INVALID, ids=lambda invalid: ascii(invalid.text))
+def test_what_is_not_an_address_is_refused_when_sending(
+    client: smtplib.SMTP, invalid: Invalid
+) -> None:
+    client.docmd("RSET")
+    from_it = answer(client.docmd("MAIL", f"FROM:<{invalid.text}> SMTPUTF8"))
+    assert client.docmd("MAIL", f"FROM:<{PROBE}> SMTPUTF8")[0] == 250, from_it
+    to_it = answer(client.docmd("RCPT", f"TO:<{invalid.text}>"))
+    if invalid.answer == SYNTAX:
+        assert from_it == "501 5.1.7 Bad sender address syntax"
+        assert to_it == "501 5.1.3 Bad recipient address syntax"
+    else:
+        assert invalid.answer == RULE
+        for reply, start in (
+            (from_it, f"553 5.1.7 <{invalid.text}>: Sender address rejected: "),
+            (to_it, f"553 5.1.3 <{invalid.text}>: Recipient address rejected: "),
+        ):
+            assert reply.startswith(f"{start}not an e-mail address: ")
+            assert invalid.reason in reply
+
+
+def answer(reply: tuple[int, bytes]) -> str:
+    return f"{reply[0]} {reply[1].decode()}"
+
+
+@pytest.mark.parametrize("invalid", INVALID, ids=lambda invalid: ascii(invalid.text))
+def test_what_is_not_an_address_is_refused_at_login_and_the_log_says_why(
+    own: Server, invalid: Invalid
+) -> None:
+    password = invalid.text.rpartition("@")[0] or "x"
+    refused = [attempt(own, way, invalid.text, password) for way in LOGINS[1::2]]
+    smtp_answer, imap_answer, pop3_answer = map(str, refused)
+    assert "535" in smtp_answer
+    assert "5.7.8" in smtp_answer
+    assert "NO [AUTHENTICATIONFAILED]" in imap_answer
+    assert "-ERR [AUTH]" in pop3_answer
