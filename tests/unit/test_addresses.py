@@ -22,7 +22,7 @@ from tests.helpers.addresses import INVALID, VALID, Invalid, Valid
 from tests.helpers.regex import PosixRegex
 from tests.helpers.server import ROOT
 
-bounded = settings(derandomize=True, deadline=None, max_examples=500)
+bounded = settings(derandomize=True, deadline=None, max_examples=150)
 
 
 # --- The tables ---
@@ -322,7 +322,7 @@ def agrees(text: str) -> None:
 _near = st.sampled_from([*"aZ09-_.+=@", "xn--", "1", "..", "é", "%", '"', "[", "]", "/", " "])
 
 
-@settings(bounded, max_examples=2000)
+@settings(bounded, max_examples=600)
 @given(st.lists(_near, max_size=12).map("".join))
 def test_the_fast_path_agrees_with_the_rule_on_short_strings(text: str) -> None:
     agrees(text)
@@ -334,7 +334,7 @@ _lengths = st.sampled_from([1, 2, 62, 63, 64, 65])
 _long_labels = st.builds(lambda letter, n: letter * n, st.sampled_from("a1-"), _lengths)
 
 
-@settings(bounded, max_examples=2000)
+@settings(bounded, max_examples=600)
 @given(_long_labels, st.lists(_long_labels, min_size=1, max_size=5), st.integers(-2, 2))
 def test_the_fast_path_agrees_with_the_rule_on_long_strings(
     local: str, parts: list[str], spare: int
@@ -378,7 +378,7 @@ def test_every_spelling_of_a_valid_address_may_be_written_in_a_command() -> None
             assert _written.matches(f"@relay.example,@other.example:{spelling}"), spelling
 
 
-@settings(bounded, max_examples=1500)
+@settings(bounded, max_examples=400)
 @given(valid_addresses)
 def test_no_valid_address_is_kept_out_of_a_command(text: str) -> None:
     parsed(text)
@@ -388,7 +388,7 @@ def test_no_valid_address_is_kept_out_of_a_command(text: str) -> None:
 _marks = st.sampled_from([*'ab@."\\ ()[]<>,;:%é', "\x7f", "\t", '"a b"', "@d.e", "[1.2.3.4]"])
 
 
-@settings(bounded, max_examples=5000)
+@settings(bounded, max_examples=1500)
 @given(st.lists(_marks, min_size=1, max_size=10).map("".join))
 @example('"\\é"@d.e')
 @example("a@(b)d.e")
