@@ -416,7 +416,8 @@ def test_a_path_with_an_odd_bracket_is_refused(client: smtplib.SMTP, path: str) 
 @pytest.fixture(scope="module")
 def folding() -> Iterator[Server]:
     """A server that takes details off, and gives up on unreachable domains soon."""
-    with Server(plus_addresses="fold", bounce_after="1s", bad_domains="bad-domain.com") as running:
+    bad_domains = "bad-domain.com xn--bd-via.example"
+    with Server(plus_addresses="fold", bounce_after="1s", bad_domains=bad_domains) as running:
         yield running
 
 
@@ -472,3 +473,27 @@ def test_a_bounce_finds_its_way_back_to_a_rare_address(folding: Server, sender: 
         submit(client, sender, ["joe@bad-domain.com"], b"Subject: lost\r\n\r\nx\r\n")
     password = Address.parse(sender).password
     wait_for_message(folding, sender, "Undelivered Mail", timeout=30, password=password)
+
+
+def test_every_spelling_of_an_unreachable_domain_bounces(folding: Server) -> None:
+    sender = "unreached@company1.com"
+    recipients = (
+        '"a b"@bad-domain.com',
+        "жук@bad-domain.com",
+        "user+x@bad-domain.com",
+        "user@xn--bd-via.example",
+        "user@bäd.example",
+        "user@BÄD.example",
+    )
+    with session(folding) as client:
+        for number, recipient in enumerate(recipients):
+            text = f"Subject: {number}\r\n\r\nx\r\n".encode()
+            submit(client, sender, [recipient], text)
+    wait_for(lambda: not queued(folding), "the queue to be empty", timeout=40)
+    bounces = b"\n".join(messages(folding, sender))
+    assert bounces.count(b"Subject: Undelivered Mail Returned to Sender") == len(recipients)
+    assert bounces.count(b"Status: 4.4.1") == len(recipients)
+    assert not {path.name for path in folding.mail.iterdir()} & {
+        "bad-domain.com",
+        "xn--bd-via.example",
+    }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from devmail_config.addresses import AddressError
+from devmail_config.addresses import Address, AddressError
 from devmail_config.programs import checkpassword, policy
 from tests.helpers.server import ROOT
 
@@ -187,13 +187,14 @@ def test_checkpassword_refuses_and_says_why_but_not_the_password(
 def test_deliver_becomes_the_command_with_the_mailbox_as_its_destination(
     plus_addresses: str, recipient: str, mailbox: str
 ) -> None:
-    done = run("deliver", plus_addresses, recipient, *SHOW_ARGUMENTS, "-f", "", stdin=b"message")
+    done = run("deliver", plus_addresses, "-", recipient, *SHOW_ARGUMENTS, "-f", "")
     assert done.returncode == 0
     assert done.stdout.decode() == f"<-f><><-d><{mailbox}>"
 
 
 def test_the_command_that_delivers_gets_the_message_on_its_standard_input() -> None:
-    done = run("deliver", "separate", '"a b"@d', "/bin/sh", "-c", "cat", stdin=b"a\r\nmessage")
+    command = ("/bin/sh", "-c", "cat")
+    done = run("deliver", "separate", "-", '"a b"@d', *command, stdin=b"a\r\nmessage")
     assert done.stdout == b"a\r\nmessage"
 
 
@@ -201,11 +202,24 @@ def test_the_command_that_delivers_gets_the_message_on_its_standard_input() -> N
     "recipient", ["joe", "", "a b@example.com", "joe@exam_ple.com", "\udcff@d"]
 )
 def test_deliver_bounces_what_is_not_an_address(recipient: str) -> None:
-    done = run("deliver", "separate", recipient, *SHOW_ARGUMENTS)
+    done = run("deliver", "separate", "-", recipient, *SHOW_ARGUMENTS)
     # EX_NOUSER: pipe(8) takes the status from the text, and bounces.
     assert done.returncode == 67
     assert done.stdout.startswith(b"5.1.3 ")
     assert b"is not an e-mail address: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "recipient", ['"a b"@bad-domain.com', "user+x@BAD-domain.com", "joe@BU\u0308CHER.example"]
+)
+def test_deliver_tries_again_later_where_a_domain_is_unreachable(recipient: str) -> None:
+    domains = "bad-domain.com,xn--bcher-kva.example"
+    done = run("deliver", "fold", domains, recipient, *SHOW_ARGUMENTS)
+    domain = Address.parse(recipient).domain
+    assert done.returncode == 75
+    assert done.stdout.decode() == (
+        f"4.4.1 connect to {domain}[192.0.2.1]:25: Connection timed out\n"
+    )
 
 
 # --- policy ---
