@@ -312,7 +312,8 @@ def _holder(port: int, machine: Machine) -> str:
             # proc(5): local address as hex:port, state 0A is LISTEN, the tenth column the inode.
             if columns[3] == "0A" and int(columns[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{columns[9]}]")
-    for process in machine.proc.glob("[0-9]*"):
+    # The oldest first: children may have inherited the socket.
+    for process in sorted(machine.proc.glob("[0-9]*"), key=lambda process: int(process.name)):
         # It may have ended by now, or belong to someone who does not let us look.
         with contextlib.suppress(OSError):
             if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
