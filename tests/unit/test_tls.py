@@ -375,12 +375,14 @@ def test_a_path_that_daemons_would_misread_is_refused(tmp_path: Path) -> None:
         tls_cert_path=material.certificate,
         tls_ca_path=material.ca,
     )
-    assert [(problem.fault, problem.remedy) for problem in tls.judge(settings, NOW)] == [
-        (
-            f"{path} has a character that the daemons' configuration gives a meaning to",
+    assert tls.judge(settings, NOW) == [
+        Problem(
+            settings.subject(name),
+            f"{getattr(settings, name)} has a character that the daemons' configuration gives "
+            "a meaning to",
             "choose a path of letters, digits and . _ - + = @ /",
         )
-        for path in (material.key, material.certificate, material.ca)
+        for name in (KEY, CERT, AUTHORITY)
     ]
 
 
