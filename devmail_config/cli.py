@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from devmail_config import __version__, native, render, supervise, surroundings, tls
+from devmail_config import __version__, directories, native, render, supervise, surroundings, tls
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.health import examine
 from devmail_config.layout import Layout
@@ -49,6 +49,8 @@ def run() -> None:
     """Start the server in the foreground (the default)."""
     server = _prepare()
     click.echo(_announcement(server))
+    for line in directories.take_over_mail(server.layout.mail):
+        click.echo(f"devmail: {line}")
     supervise.run(server.layout)
 
 
@@ -183,7 +185,7 @@ def _prepare() -> _Server:
     _stop_if([*problems, *_judge(settings, layout)])
 
     now = datetime.now(UTC)
-    supervise.make_directories(layout)
+    directories.make(layout)
     supervise.lock(layout)
     supervise.raise_file_limit()
     files = tls.provide(settings, layout, now)

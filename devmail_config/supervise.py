@@ -1,4 +1,4 @@
-"""The last steps of a start: directories, the daemons' own checks, exec of the supervisor.
+"""The last steps of a start: the lock, the daemons' own checks, exec of the supervisor.
 
 Only this module and ``templates/supervisor`` know that the supervisor is s6 (https://skarnet.org).
 """
@@ -9,12 +9,9 @@ import fcntl
 import os
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from devmail_config.errors import DevmailError, Problem
@@ -28,27 +25,6 @@ _KEPT_VARIABLES = ("TZ",)
 # More than any daemon's limit of clients.
 _OPEN_FILES = 16384
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True)
-class _Directory:
-    path: Path
-    owner: str
-    mode: int
-
-
-def make_directories(layout: Layout) -> None:
-    """Make the directories that outlive a start, each owned by the user who writes to it."""
-    # Not made ours if it was there: it may be a directory like /srv, which others use as well.
-    layout.state.mkdir(parents=True, exist_ok=True)
-    for directory in (
-        _Directory(layout.spool, "root", 0o755),
-        _Directory(layout.postfix_data, "postfix", 0o700),
-        _Directory(layout.mail, "mail", 0o700),
-    ):
-        directory.path.mkdir(parents=True, exist_ok=True)
-        shutil.chown(directory.path, directory.owner, directory.owner)
-        directory.path.chmod(directory.mode)
 
 
 def lock(layout: Layout) -> None:

@@ -28,6 +28,16 @@ _LONGEST_SOCKET = "dovecot/base/imap-urlauth-worker"
 # Enough for the rendered tree and the log, next to what Postfix needs for a message.
 _FREE_BYTES = 16 * 1024**2
 _FREE_FILES = 500
+# What root is in a container with few capabilities, by bit (linux/capability.h), and who needs it.
+_CAPABILITIES = {
+    0: ("CHOWN", "directories are given to the users that the daemons run as"),
+    1: ("DAC_OVERRIDE", "Postfix works as root in directories of its own user"),
+    3: ("FOWNER", "Postfix sets the modes of directories of its own user"),
+    5: ("KILL", "the supervisor ends processes that outlived their daemon"),
+    6: ("SETGID", "every daemon gives up root"),
+    7: ("SETUID", "every daemon gives up root"),
+    18: ("SYS_CHROOT", "Dovecot locks its login processes up in an empty directory"),
+}
 # A port that any process may bind, to see whether the address itself can be.
 _ANY_PORT = 0
 _WILDCARDS = ("0.0.0.0", "::")
@@ -84,6 +94,7 @@ def judge(
         *_judge_system(machine),
         *_judge_packages(needed_packages, machine),
         *_judge_user(machine),
+        *_judge_capabilities(machine),
         *_judge_state(settings, layout),
         *_judge_mail(settings, layout),
         *_judge_listening(settings, machine),
@@ -121,6 +132,20 @@ def _judge_user(machine: Machine) -> Iterable[Problem]:
             "the daemons need root to start, and give it up for the users of their packages",
             "run it as root, or use `render` to only write the configuration",
         )
+
+
+def _judge_capabilities(machine: Machine) -> Iterable[Problem]:
+    try:
+        status = (machine.proc / "self" / "status").read_text(encoding="utf-8")
+    except OSError:
+        return
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if machine.user != 0 or not match:
+        return
+    effective = int(match[1], 16)
+    for bit, (name, reason) in _CAPABILITIES.items():
+        if not effective >> bit & 1:
+            yield Problem(f"capability {name}", f"missing: {reason}", f"add --cap-add {name}")
 
 
 def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:

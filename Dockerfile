@@ -1,0 +1,59 @@
+# devmail as an image: Debian 12's daemons, and the program that configures them and steps aside.
+#
+# Builds with the classic builder and with BuildKit, for any architecture that Debian has.
+FROM debian:bookworm-slim
+
+# Files in the state volume belong to these numbers, which must be the same in every image to come;
+# a package would take whichever is free.
+RUN for user in postfix:901 dovecot:902 dovenull:903; do \
+        groupadd --system --gid "${user#*:}" "${user%:*}" && \
+        useradd --system --uid "${user#*:}" --gid "${user#*:}" \
+            --home-dir /nonexistent --shell /usr/sbin/nologin "${user%:*}" || exit 1; \
+    done && \
+    groupadd --system --gid 904 postdrop && \
+    rm -f /etc/*- /var/log/faillog /var/log/lastlog
+
+COPY debian-packages.txt /opt/devmail/
+# The Python packages are Debian's, too: they get its security updates, need neither pip nor a
+# compiler, and come compiled to byte code.
+#
+# What packages make for this one machine (a key, a certificate, logs, caches) is no part of an image.
+RUN apt-get update && \
+    echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        $(grep -v "^#" /opt/devmail/debian-packages.txt) \
+        python3-click python3-cryptography python3-idna python3-jinja2 python3-yaml && \
+    rm -rf /etc/*- /etc/dovecot/private/* /etc/ssl/*/ssl-cert-snakeoil.* \
+        /var/cache/apt/*.bin /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache \
+        /var/lib/apt/lists/* /var/lib/dpkg/*-old /var/www/html/*.html && \
+    find /var/log -type f -delete
+
+COPY entrypoint.py /opt/devmail/
+COPY templates /opt/devmail/templates
+COPY devmail_config /opt/devmail/devmail_config
+# Byte code that is believed without a look at its source: the root file system may be read-only.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/devmail/devmail_config && \
+    ln -s /opt/devmail/entrypoint.py /usr/local/bin/devmail && \
+    mkdir -p /var/lib/devmail /var/www/rainloop/data
+
+ENV DEVMAIL_STATE_DIR=/var/lib/devmail \
+    DEVMAIL_MAIL_DIR=/var/mail \
+    DEVMAIL_BIND_ADDRESS=0.0.0.0,::
+EXPOSE 25 80 110 143 443 465 587 993 995
+# Mailboxes; the webmail's data; and the queue with the CA of our own making.
+VOLUME ["/var/mail", "/var/www/rainloop/data", "/var/lib/devmail"]
+
+# Logs in to every service. The start period only has to last for a mail volume of another server,
+# whose mailboxes are made ours first; a server that works is healthy as soon as one check says so.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["devmail", "health"]
+ENTRYPOINT ["/opt/devmail/entrypoint.py"]
+
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="devmail" \
+    org.opencontainers.image.description="A development mail server: any address is a mailbox, no mail leaves" \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim" \
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION"
