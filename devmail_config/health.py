@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from devmail_config.render import reachable
-from devmail_config.services import LISTENERS, Listener
+from devmail_config.services import HEALTH_CHECK, HEALTH_CHECK_ADDRESS, LISTENERS, Listener
 from devmail_config.settings import Settings
 from devmail_config.tls import TlsFiles
 
 # Seconds. A server that takes longer than this is not well.
 _TIMEOUT = 5.0
-# A name of its own, so that the checks do not fill the mailbox of a person.
-_LOCAL_PART = "devmail-health"
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def examine(settings: Settings, tls: TlsFiles, addresses: tuple[str, ...]) -> It
             settings.port(listener.name),
             settings.hostname,
             context,
-            f"{_LOCAL_PART}@{settings.hostname}",
+            f"{HEALTH_CHECK}@{settings.hostname}",
         )
         try:
             _CHECKS[listener.protocol](listener, target)
@@ -65,7 +63,8 @@ def examine(settings: Settings, tls: TlsFiles, addresses: tuple[str, ...]) -> It
 
 
 def _connect(listener: Listener, target: _Target) -> socket.socket:
-    plain = socket.create_connection((target.host, target.port), _TIMEOUT)
+    source = (HEALTH_CHECK_ADDRESS, 0) if target.host == "127.0.0.1" else None
+    plain = socket.create_connection((target.host, target.port), _TIMEOUT, source)
     if listener.tls != "implicit":
         return plain
     return target.context.wrap_socket(plain, server_hostname=target.name)
@@ -111,14 +110,14 @@ def _check_smtp(listener: Listener, target: _Target) -> None:
     with _Smtp(listener, target) as client:
         if listener.tls == "starttls":
             client.starttls(context=target.context)
-        client.login(target.login, _LOCAL_PART)
+        client.login(target.login, HEALTH_CHECK)
 
 
 def _check_imap(listener: Listener, target: _Target) -> None:
     with _Imap(listener, target) as client:
         if listener.tls == "starttls":
             client.starttls(target.context)
-        client.login(target.login, _LOCAL_PART)
+        client.login(target.login, HEALTH_CHECK)
         client.select("INBOX", readonly=True)
 
 
@@ -128,7 +127,7 @@ def _check_pop3(listener: Listener, target: _Target) -> None:
         if listener.tls == "starttls":
             client.stls(target.context)
         client.user(target.login)
-        client.pass_(_LOCAL_PART)
+        client.pass_(HEALTH_CHECK)
         client.stat()
         client.quit()
     finally:
@@ -139,7 +138,7 @@ def _check_http(listener: Listener, target: _Target) -> None:
     connection = http.client.HTTPConnection(target.host, target.port, timeout=_TIMEOUT)
     connection.sock = _connect(listener, target)
     try:
-        connection.request("GET", "/", headers={"Host": target.name, "User-Agent": "health"})
+        connection.request("GET", "/", headers={"Host": target.name, "User-Agent": HEALTH_CHECK})
         status = connection.getresponse().status
     finally:
         connection.close()

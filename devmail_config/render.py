@@ -165,7 +165,7 @@ def _render_supervision(
     for script in ("run", "finish"):
         content = environment.get_template(f"supervisor/{script}.j2").render(context)
         yield directory / script, RenderedFile(content, executable=True)
-    if service.is_nameless:
+    if service.is_nameless or service.routine:
         content = environment.get_template("supervisor/log.j2").render(context)
         yield directory / "log" / "run", RenderedFile(content, executable=True)
     yield directory / "down-signal", RenderedFile(f"SIG{service.stop_signal}\n")

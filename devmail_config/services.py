@@ -11,6 +11,11 @@ from dataclasses import dataclass
 # Debian's own interpreter, which every user may execute, unlike that of a checkout in /root.
 PYTHON = "/usr/bin/python3"
 
+# Who checks the server's health, as the daemons' logs see it: the user, and where the client
+# connects from if it is to the loopback address.
+HEALTH_CHECK = "devmail-health"
+HEALTH_CHECK_ADDRESS = "127.0.0.25"
+
 
 @dataclass(frozen=True)
 class Service:
@@ -28,6 +33,9 @@ class Service:
     stop_seconds: int = 5
     # Whether the daemon's log lines lack its name, so that it has to be put in front of them.
     is_nameless: bool = False
+    # The lines that a health check leaves in the log when all is well, as regular expressions of
+    # sed. They are left out of it: every few seconds, they would bury the lines of real clients.
+    routine: tuple[str, ...] = ()
 
 
 SERVICES = (
@@ -35,6 +43,10 @@ SERVICES = (
         "dovecot",
         command=("/usr/sbin/dovecot", "-F", "-c", "{config}/dovecot.conf"),
         check=("/usr/bin/doveconf", "-n", "-c", "{config}/dovecot.conf"),
+        routine=(
+            rf" Login: user=<{HEALTH_CHECK}@",
+            rf"({HEALTH_CHECK}@[^ ]*: Info: Disconnected: Logged out ",
+        ),
     ),
     Service(
         "postfix",
@@ -44,6 +56,10 @@ SERVICES = (
         # Without the first, smtpd dies at its first client; without the second, mail that waited
         # in the queue since the last stop would be tried, and perhaps bounced, too early.
         waits_for=("dovecot/base/postfix-auth", "dovecot/base/lmtp"),
+        routine=(
+            rf": connect from [^ ]*\[{HEALTH_CHECK_ADDRESS}\]$",
+            rf": disconnect from [^ ]*\[{HEALTH_CHECK_ADDRESS}\] .* auth=1 quit=1 ",
+        ),
     ),
     Service(
         "nginx",
@@ -52,6 +68,7 @@ SERVICES = (
         stop_signal="QUIT",
         stop_seconds=2,
         is_nameless=True,
+        routine=(rf' 200 [0-9]* "{HEALTH_CHECK}"$',),
     ),
     # What nginx asks about an address. Starts one process of ours for each question, as nobody.
     Service(
