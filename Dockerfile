@@ -4,8 +4,9 @@
 FROM debian:bookworm-slim
 
 # Files in the state volume belong to these numbers, which must be the same in every image to come;
-# a package would take whichever is free.
-RUN for user in postfix:901 dovecot:902 dovenull:903; do \
+# a package would take whichever is free. SOURCE_DATE_EPOCH is the date of their passwords.
+RUN export SOURCE_DATE_EPOCH=0 && \
+    for user in postfix:901 dovecot:902 dovenull:903; do \
         groupadd --system --gid "${user#*:}" "${user%:*}" && \
         useradd --system --uid "${user#*:}" --gid "${user#*:}" \
             --home-dir /nonexistent --shell /usr/sbin/nologin "${user%:*}" || exit 1; \
@@ -26,7 +27,8 @@ RUN apt-get update && \
     rm -rf /etc/*- /etc/dovecot/private/* /etc/ssl/*/ssl-cert-snakeoil.* \
         /var/cache/apt/*.bin /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache \
         /var/lib/apt/lists/* /var/lib/dpkg/*-old /var/www/html/*.html && \
-    find /var/log -type f -delete
+    find /var/log -type f -delete && \
+    find /etc/ssl/certs -xtype l -delete
 
 COPY entrypoint.py /opt/devmail/
 COPY templates /opt/devmail/templates

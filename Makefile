@@ -1,11 +1,14 @@
 # `make up` starts the server and `make test` runs the tests; neither needs anything set up before.
 
-.PHONY: help up up-native down logs test test-unit test-daemons check format docs lock clean
+.PHONY: help up up-docker up-native down logs image test test-unit test-daemons test-container \
+	check format docs lock clean
 
 help:
-	@echo "make up       start the server, and return when it works"
+	@echo "make up       start the server, and return when it works: in a container if there is a"
+	@echo "              Docker engine, else natively (make up-docker, make up-native: that one)"
 	@echo "make down     stop it"
 	@echo "make logs     follow its log"
+	@echo "make image    build the image, and print its size"
 	@echo "make test     run every test that this machine can run"
 	@echo "make check    run the linters and the type checker"
 	@echo "make format   format the code"
@@ -13,18 +16,24 @@ help:
 	@echo "make lock     renew the locked versions in requirements/"
 	@echo "make clean    remove .venv (the server's state stays)"
 
-up: up-native
+up:
+	@if tools/docker answers; then tools/docker up; else $(MAKE) --no-print-directory up-native; fi
+
+up-docker:
+	@tools/docker up
 
 up-native:
 	@tools/venv run
 	@.venv/bin/devmail up
 
 down:
-	@tools/venv run
-	@.venv/bin/devmail down
+	@if tools/docker runs; then tools/docker down; else tools/venv run && .venv/bin/devmail down; fi
 
 logs:
-	@.venv/bin/devmail logs
+	@if tools/docker runs; then tools/docker logs; else tools/venv run && .venv/bin/devmail logs; fi
+
+image:
+	@tools/docker image
 
 # The first line installs what the tiers need, as far as root may; pytest says what it left out.
 test:
@@ -32,7 +41,7 @@ test:
 	@.venv/bin/devmail install
 	@.venv/bin/pytest
 
-test-unit test-daemons: test-%:
+test-unit test-daemons test-container: test-%:
 	@tools/venv dev
 	@.venv/bin/pytest tests/$*
 
@@ -41,7 +50,7 @@ check:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	shellcheck tools/venv .ci/run .ci/engine
+	shellcheck tools/docker tools/venv .ci/run .ci/engine
 
 format:
 	@tools/venv dev

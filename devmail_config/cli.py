@@ -15,10 +15,11 @@ import click
 
 from devmail_config import __version__, directories, native, render, supervise, surroundings, tls
 from devmail_config.errors import DevmailError, Problem
-from devmail_config.health import examine
+from devmail_config.health import examine, progress
 from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS
 from devmail_config.settings import Settings, load, reference
+from devmail_config.summary import summary
 from devmail_config.surroundings import Machine
 from devmail_config.tls import TlsFiles
 
@@ -94,9 +95,13 @@ def settings() -> None:
 
 
 @program.command()
-def health() -> None:
+@click.option("--wait", type=float, default=0.0, help="Wait so many seconds for all to work.")
+def health(wait: float) -> None:
     """Use every service for real; the exit status is 0 when all of them work."""
     settings, layout = _settings()
+    if wait:
+        _wait(settings, layout, wait)
+        return
     files = tls.planned(settings, layout)
     if not files.ca_pem:
         raise DevmailError(
@@ -113,6 +118,22 @@ def health() -> None:
         click.echo(verdict)
         sick = sick or verdict.fault is not None
     sys.exit(1 if sick else 0)
+
+
+def _wait(settings: Settings, layout: Layout, timeout: float) -> None:
+    try:
+        for line in progress(settings, layout, timeout):
+            if line:
+                click.echo(line)
+    except TimeoutError as error:
+        click.echo(f"not within {timeout:g} s: {error}", err=True)
+        sys.exit(1)
+
+
+@program.command("summary")
+def summary_command() -> None:
+    """Say where every service is, how to log in, and where the CA is."""
+    click.echo(summary(*_settings()))
 
 
 @program.command()
@@ -132,7 +153,8 @@ def up() -> None:
         # The server will judge for itself; this is to say what is wrong here, not in its log.
         _stop_if(_judge(settings, layout))
     native.start(settings, layout, [sys.executable, "-m", "devmail_config"])
-    click.echo(native.summary(settings, layout))
+    click.echo(summary(settings, layout))
+    click.echo(f"  state      {layout.state}\n")
 
 
 @program.command()

@@ -8,9 +8,12 @@ import poplib
 import smtplib
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from devmail_config import surroundings, tls
+from devmail_config.layout import Layout
 from devmail_config.render import reachable
 from devmail_config.services import HEALTH_CHECK, HEALTH_CHECK_ADDRESS, LISTENERS, Listener
 from devmail_config.settings import Settings
@@ -18,6 +21,7 @@ from devmail_config.tls import TlsFiles
 
 # Seconds. A server that takes longer than this is not well.
 _TIMEOUT = 5.0
+_POLL_INTERVAL = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,34 @@ class _Target:
     login: str
 
 
-def examine(settings: Settings, tls: TlsFiles, addresses: tuple[str, ...]) -> Iterator[Verdict]:
+def progress(settings: Settings, layout: Layout, timeout: float) -> Iterator[str]:
+    """Wait until all works; give a line for each service that begins to, "" for a look in vain.
+
+    Raises ``TimeoutError`` with the fault that is left after ``timeout`` seconds.
+    """
+    began = time.monotonic()
+    working: set[str] = set()
+    while len(working) < len(LISTENERS):
+        files = tls.planned(settings, layout)
+        fault = "" if files.ca_pem else f"there is no CA in {files.ca} yet"
+        if not fault:
+            for verdict in examine(settings, files, surroundings.available_addresses(settings)):
+                if verdict.fault:
+                    fault = str(verdict)
+                    break
+                if verdict.listener.name not in working:
+                    working.add(verdict.listener.name)
+                    yield f"  {verdict.listener.name} works ({time.monotonic() - began:.1f} s)"
+        if fault:
+            if time.monotonic() - began > timeout:
+                raise TimeoutError(fault)
+            yield ""
+            time.sleep(_POLL_INTERVAL)
+
+
+def examine(settings: Settings, files: TlsFiles, addresses: tuple[str, ...]) -> Iterator[Verdict]:
     """Log in to every service and fetch both pages, every TLS verified against our own CA."""
-    context = ssl.create_default_context(cafile=str(tls.ca))
+    context = ssl.create_default_context(cafile=str(files.ca))
     host = reachable(addresses)
     for listener in LISTENERS:
         target = _Target(

@@ -1,4 +1,4 @@
-"""`make up` without a container: install what is missing, run in the background, say where."""
+"""`make up` without a container: install what is missing, run in the background."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from devmail_config import surroundings, tls
+from devmail_config import health, surroundings
 from devmail_config.errors import DevmailError, Problem
-from devmail_config.health import examine
 from devmail_config.layout import Layout
-from devmail_config.render import endpoint, reachable
-from devmail_config.services import LISTENERS
 from devmail_config.settings import Settings
 from devmail_config.surroundings import Machine
 
@@ -132,28 +130,17 @@ def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
                 stderr=log,
                 start_new_session=True,
             )
-    began = time.monotonic()
-    working: set[str] = set()
-    while len(working) < len(LISTENERS):
-        if process and process.poll() is not None:
-            _fail(layout, log_start, f"ended with status {process.returncode}")
-        if time.monotonic() - began > _START_TIMEOUT:
-            _fail(layout, log_start, f"does not work after {_START_TIMEOUT:.0f} s")
-        files = tls.planned(settings, layout)
-        if not files.ca_pem:
-            time.sleep(_POLL_INTERVAL)
-            continue
-        for verdict in examine(settings, files, surroundings.available_addresses(settings)):
-            name = verdict.listener.name
-            if verdict.fault is None and name not in working:
-                working.add(name)
-                click.echo(f"  {name} works ({time.monotonic() - began:.1f} s)")
-            elif verdict.fault is not None:
-                time.sleep(_POLL_INTERVAL)
-                break
+    try:
+        for line in health.progress(settings, layout, _START_TIMEOUT):
+            if process and process.poll() is not None:
+                _fail(layout, log_start, f"ended with status {process.returncode}")
+            if line:
+                click.echo(line)
+    except TimeoutError as error:
+        _fail(layout, log_start, f"does not work after {_START_TIMEOUT:.0f} s: {error}")
 
 
-def _fail(layout: Layout, log_start: int, fault: str) -> None:
+def _fail(layout: Layout, log_start: int, fault: str) -> NoReturn:
     with layout.log.open("rb") as log:
         log.seek(log_start)
         lines = log.read().decode(errors="replace").strip().splitlines()
@@ -194,31 +181,3 @@ def follow_log(layout: Layout) -> None:
     sys.stdout.flush()
     tail = shutil.which("tail") or "tail"
     os.execv(tail, [tail, "-n", "100", "-F", str(layout.log)])
-
-
-def summary(settings: Settings, layout: Layout) -> str:
-    """Say where every service is, how to log in, and where the CA is."""
-    address = reachable(surroundings.available_addresses(settings))
-    files = tls.planned(settings, layout)
-    words = {"starttls": "plain or STARTTLS", "implicit": "TLS", "none": "plain"}
-    rows = [
-        f"  {listener.name:<11}{endpoint(address, settings.port(listener.name)):<18}"
-        f"{words[listener.tls]:<19}{listener.purpose}"
-        for listener in LISTENERS
-    ]
-    page = f"http://{endpoint(address, settings.port('http')).removesuffix(':80')}/"
-    secure_page = f"https://{settings.hostname}:{settings.port('https')}/".replace(":443/", "/")
-    return "\n".join(
-        [
-            "",
-            *rows,
-            "",
-            "  login      the full address; the password is the part before the @",
-            "             for example mail1@company1.com with the password mail1",
-            f"  pages      {page} and {secure_page}",
-            f"  CA         {files.ca}",
-            f"             SHA-256 {files.ca_fingerprint}",
-            f"  state      {layout.state}",
-            "",
-        ]
-    )
