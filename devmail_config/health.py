@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from devmail_config import surroundings, tls
@@ -22,6 +23,13 @@ from devmail_config.tls import TlsFiles
 # Seconds. A server that takes longer than this is not well.
 _TIMEOUT = 5.0
 _POLL_INTERVAL = 0.1
+_FAULTS = (
+    OSError,
+    smtplib.SMTPException,
+    imaplib.IMAP4.error,
+    poplib.error_proto,
+    http.client.HTTPException,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ def examine(settings: Settings, files: TlsFiles, addresses: tuple[str, ...]) -> 
     """Log in to every service and fetch both pages, every TLS verified against our own CA."""
     context = ssl.create_default_context(cafile=str(files.ca))
     host = reachable(addresses)
-    for listener in LISTENERS:
+
+    def check(listener: Listener) -> Verdict:
         target = _Target(
             host,
             settings.port(listener.name),
@@ -83,12 +92,13 @@ def examine(settings: Settings, files: TlsFiles, addresses: tuple[str, ...]) -> 
         )
         try:
             _CHECKS[listener.protocol](listener, target)
-        except (OSError, smtplib.SMTPException, imaplib.IMAP4.error, poplib.error_proto) as error:
-            yield Verdict(listener, f"{type(error).__name__}: {error}")
-        except http.client.HTTPException as error:
-            yield Verdict(listener, f"{type(error).__name__}: {error}")
-        else:
-            yield Verdict(listener, None)
+        except _FAULTS as error:
+            return Verdict(listener, f"{type(error).__name__}: {error}")
+        return Verdict(listener, None)
+
+    # At the same time, so that even services that all hang are reported within one timeout.
+    with ThreadPoolExecutor(len(LISTENERS)) as pool:
+        yield from pool.map(check, LISTENERS)
 
 
 def _connect(listener: Listener, target: _Target) -> socket.socket:

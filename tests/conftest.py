@@ -14,6 +14,7 @@ import pytest
 
 from devmail_config import surroundings
 from devmail_config.surroundings import Machine
+from tests.helpers.container import engine_answers
 from tests.helpers.server import ROOT, Server, state_directory
 
 _TIERS = ("unit", "daemons", "container", "browser")
@@ -27,6 +28,8 @@ def _missing_for(tier: str) -> str | None:
             return f"Debian packages are missing: {' '.join(missing)}"
         if os.geteuid() != 0:
             return "the real daemons need root"
+    if tier == "container" and not engine_answers():
+        return "no Docker engine answers"
     return None
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import smtplib
-import threading
 from pathlib import Path
 
 import pytest
 
 from devmail_config.services import SERVICES
-from tests.helpers.clients import LOOPBACK, messages, send, wait_for_message
+from tests.helpers.clients import messages, send, wait_for_message
+from tests.helpers.load import Load
 from tests.helpers.server import Server, kill
 from tests.helpers.wait import wait_for
 
@@ -81,39 +80,13 @@ def test_mail_is_kept_over_a_restart(own_directory: Path) -> None:
 
 def test_nothing_that_was_accepted_is_lost_when_everything_is_killed(own_directory: Path) -> None:
     """Every message that was answered with 250 before the cut is in its mailbox after it."""
-    accepted: list[str] = []
     with Server(own_directory) as server:
-
-        def keep_sending(worker: int) -> None:
-            try:
-                with smtplib.SMTP(LOOPBACK, server.port("smtp"), timeout=5) as client:
-                    client.login("a@one.example", "a")
-                    for number in range(10000):
-                        name = f"w{worker}n{number}"
-                        recipient = f"box{number % 7}@two.example"
-                        client.sendmail("a@one.example", [recipient], f"Subject: {name}\r\n\r\nx")
-                        accepted.append(name)
-            except (smtplib.SMTPException, OSError):
-                pass
-
-        workers = [threading.Thread(target=keep_sending, args=(n,)) for n in range(4)]
-        for worker in workers:
-            worker.start()
-        wait_for(lambda: len(accepted) > 150, "a load of mail", timeout=30)
+        load = Load(server)
+        load.wait_for(150)
         server.kill_all()
-        for worker in workers:
-            worker.join()
-        count = len(accepted)
+        load.end()
         server.start()
-
-        def arrived() -> set[str]:
-            found: set[str] = set()
-            for box in range(7):
-                for message in messages(server, f"box{box}@two.example"):
-                    found.update(re.findall(r"Subject: (w\dn\d+)", message.decode()))
-            return found
-
-        wait_for(lambda: set(accepted) <= arrived(), f"all of {count} messages", timeout=60)
+        wait_for(load.is_there, f"all of {len(load.accepted)} messages", timeout=60)
 
 
 def test_mail_flows_while_the_web_server_hangs(own_directory: Path) -> None:

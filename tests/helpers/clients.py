@@ -8,15 +8,22 @@ import imaplib
 import poplib
 import smtplib
 from collections.abc import Iterator
+from typing import Protocol
 
-from tests.helpers.server import HOSTNAME, Server
+from tests.helpers.server import HOSTNAME
 from tests.helpers.wait import wait_for
 
 LOOPBACK = "127.0.0.1"
 
 
+class Reachable(Protocol):
+    """A server on the loopback address, however it was started."""
+
+    def port(self, listener: str) -> int: ...
+
+
 @contextlib.contextmanager
-def smtp(server: Server, login: str = "", password: str | None = None) -> Iterator[smtplib.SMTP]:
+def smtp(server: Reachable, login: str = "", password: str | None = None) -> Iterator[smtplib.SMTP]:
     """Connect to port 25 in the clear; log in if a login is given."""
     with smtplib.SMTP(LOOPBACK, server.port("smtp"), timeout=20) as client:
         client.ehlo()
@@ -33,7 +40,7 @@ def sasl_plain(client: smtplib.SMTP, login: str, password: str) -> None:
         raise smtplib.SMTPAuthenticationError(code, reply)
 
 
-def send(server: Server, sender: str, recipient: str, subject: str, body: str = "hello") -> None:
+def send(server: Reachable, sender: str, recipient: str, subject: str, body: str = "hello") -> None:
     """Send a small message, logged in as its sender."""
     message = f"From: {sender}\r\nTo: {recipient}\r\nSubject: {subject}\r\n\r\n{body}\r\n"
     with smtp(server, sender) as client:
@@ -41,7 +48,7 @@ def send(server: Server, sender: str, recipient: str, subject: str, body: str = 
 
 
 @contextlib.contextmanager
-def imap(server: Server, login: str, password: str | None = None) -> Iterator[imaplib.IMAP4]:
+def imap(server: Reachable, login: str, password: str | None = None) -> Iterator[imaplib.IMAP4]:
     """Log in to IMAP in the clear, with any UTF-8 text."""
     client = imaplib.IMAP4(LOOPBACK, server.port("imap"), timeout=20)
     secret = local_part(login) if password is None else password
@@ -54,7 +61,7 @@ def imap(server: Server, login: str, password: str | None = None) -> Iterator[im
 
 
 @contextlib.contextmanager
-def pop3(server: Server, login: str, password: str | None = None) -> Iterator[poplib.POP3]:
+def pop3(server: Reachable, login: str, password: str | None = None) -> Iterator[poplib.POP3]:
     """Log in to POP3 in the clear."""
     client = poplib.POP3(LOOPBACK, server.port("pop3"), timeout=20)
     try:
@@ -66,7 +73,7 @@ def pop3(server: Server, login: str, password: str | None = None) -> Iterator[po
         client.close()
 
 
-def messages(server: Server, login: str, password: str | None = None) -> list[bytes]:
+def messages(server: Reachable, login: str, password: str | None = None) -> list[bytes]:
     """Read every message of a mailbox over IMAP, oldest first."""
     with imap(server, login, password) as client:
         client.select("INBOX", readonly=True)
@@ -81,7 +88,7 @@ def messages(server: Server, login: str, password: str | None = None) -> list[by
 
 
 def wait_for_message(
-    server: Server, login: str, subject: str, timeout: float = 15.0, password: str | None = None
+    server: Reachable, login: str, subject: str, timeout: float = 15.0, password: str | None = None
 ) -> bytes:
     """Wait for the message whose subject line contains ``subject``."""
 
