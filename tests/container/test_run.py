@@ -44,9 +44,7 @@ def test_mail_flows(container: Container) -> None:
     for recipient in ("mail2@company2.com", '"john@home"@company2.com'):
         send(container, "mail1@company1.com", recipient, "through a container")
     wait_for_message(container, "mail2@company2.com", "through a container")
-    wait_for_message(
-        container, '"john@home"@company2.com', "through a container", password="john@home"
-    )
+    wait_for_message(container, '"john@home"@company2.com', "through a container", 15, "john@home")
 
 
 def test_docker_finds_it_healthy(container: Container) -> None:

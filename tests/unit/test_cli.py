@@ -18,7 +18,7 @@ from devmail_config.settings import reference
 from tests.helpers.server import ROOT, free_offset, run_devmail
 
 # Without daemons, these get no further than the judges.
-COMMANDS = ("run", "check", "render", "health", "up", "down", "logs")
+COMMANDS = ("run", "check", "render", "health", "summary", "up", "down", "logs")
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,11 @@ from typing import IO
 
 import pytest
 
-from devmail_config import native, surroundings, tls
+from devmail_config import native, surroundings
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings, load
 from devmail_config.surroundings import Machine
-from devmail_config.tls import TlsFiles
 
 
 @pytest.fixture
@@ -158,54 +157,11 @@ def test_a_server_that_does_not_work_in_time_is_told(
     with pytest.raises(DevmailError) as caught:
         native.start(Settings(), layout, a_program(""))
     (problem,) = caught.value.problems
-    assert (problem.subject, problem.fault) == ("the server", "does not work after 0 s")
-    assert capsys.readouterr() == ("the server is already running\n", "what it said\n")
-
-
-SUMMARY = """
-  smtp       [::1]:20025       plain or STARTTLS  send mail
-  submission [::1]:20587       plain or STARTTLS  send mail
-  smtps      [::1]:20465       TLS                send mail
-  imap       [::1]:20143       plain or STARTTLS  read mail
-  imaps      [::1]:20993       TLS                read mail
-  pop3       [::1]:20110       plain or STARTTLS  read mail
-  pop3s      [::1]:20995       TLS                read mail
-  http       [::1]:20080       plain              this server's page, and its CA certificate
-  https      [::1]:20443       TLS                this server's page
-
-  login      the full address; the password is the part before the @
-             for example mail1@company1.com with the password mail1
-  pages      http://[::1]:20080/ and https://a.test:20443/
-  CA         /ca.pem
-             SHA-256 AB:CD
-  state      {state}
-"""
-
-
-@pytest.mark.parametrize(
-    ("offset", "addresses", "pages"),
-    [
-        (20000, ("::",), "http://[::1]:20080/ and https://a.test:20443/"),
-        (0, ("0.0.0.0",), "http://127.0.0.1/ and https://a.test/"),
-        (0, ("::1", "127.0.0.1"), "http://[::1]/ and https://a.test/"),
-    ],
-)
-def test_the_summary_says_where_everything_is(
-    layout: Layout,
-    monkeypatch: pytest.MonkeyPatch,
-    offset: int,
-    addresses: tuple[str, ...],
-    pages: str,
-) -> None:
-    files = TlsFiles(
-        Path("/key"), Path("/cert"), Path("/ca.pem"), made_here=True, ca_fingerprint="AB:CD"
+    assert (problem.subject, problem.fault) == (
+        "the server",
+        f"does not work after 0 s: there is no CA in {layout.tls}/ca.cert.pem yet",
     )
-    monkeypatch.setattr(tls, "planned", lambda *_: files)
-    monkeypatch.setattr(surroundings, "available_addresses", lambda _: addresses)
-    text = native.summary(Settings(hostname="a.test", port_offset=offset), layout)
-    assert f"  pages      {pages}\n" in text
-    if offset:
-        assert text == SUMMARY.format(state=layout.state)
+    assert capsys.readouterr() == ("the server is already running\n", "what it said\n")
 
 
 def test_a_state_directory_that_daemons_could_not_enter_is_put_elsewhere(
