@@ -106,7 +106,11 @@ def _connect(listener: Listener, target: _Target) -> socket.socket:
     plain = socket.create_connection((target.host, target.port), _TIMEOUT, source)
     if listener.tls != "implicit":
         return plain
-    return target.context.wrap_socket(plain, server_hostname=target.name)
+    try:
+        return target.context.wrap_socket(plain, server_hostname=target.name)
+    except OSError:
+        plain.close()
+        raise
 
 
 class _Smtp(smtplib.SMTP):
@@ -137,12 +141,18 @@ class _Pop3(poplib.POP3):
     """A POP3 client that connects to one address, and verifies the name of another."""
 
     def __init__(self, listener: Listener, target: _Target) -> None:
-        self._listener, self._target = listener, target
-        super().__init__(target.host, target.port, timeout=_TIMEOUT)
+        self._socket = _connect(listener, target)
+        try:
+            super().__init__(target.host, target.port, timeout=_TIMEOUT)
+        except (OSError, poplib.error_proto):
+            # Without a greeting, poplib forgets the connection, and does not close it.
+            self._socket.close()
+            self.file.close()
+            raise
         self.host = target.name
 
     def _create_socket(self, timeout: float) -> socket.socket:
-        return _connect(self._listener, self._target)
+        return self._socket
 
 
 def _check_smtp(listener: Listener, target: _Target) -> None:

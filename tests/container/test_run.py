@@ -194,6 +194,6 @@ def test_low_ports_take_a_capability_where_they_are_privileged() -> None:
     privileged = "--sysctl=net.ipv4.ip_unprivileged_port_start=1024"
     status, said = failed_run(privileged, "--cap-drop=NET_BIND_SERVICE", IMAGE)
     assert status == 1
-    assert "port 25 (smtp) on 0.0.0.0: Permission denied" in said
+    assert "port 25 (smtp) on 0.0.0.0 and ::: Permission denied" in said
     with Container(privileged):
         pass

@@ -117,6 +117,11 @@ class Container(Published):
     def execute(self, *command: str) -> str:
         return docker("exec", self.name, *command)
 
+    def attempt(self, *command: str) -> bool:
+        """Run a command in the container that may fail, for example because there is none."""
+        command = ("docker", "exec", self.name, *command)
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+
     def log(self) -> str:
         done = subprocess.run(
             ["docker", "logs", self.name],
