@@ -27,10 +27,10 @@ up-native:
 	@.venv/bin/devmail up
 
 down:
-	@if tools/docker runs; then tools/docker down; else tools/venv run && .venv/bin/devmail down; fi
+	@if tools/docker exists; then tools/docker down; else tools/venv run && .venv/bin/devmail down; fi
 
 logs:
-	@if tools/docker runs; then tools/docker logs; else tools/venv run && .venv/bin/devmail logs; fi
+	@if tools/docker exists; then tools/docker logs; else tools/venv run && .venv/bin/devmail logs; fi
 
 image:
 	@tools/docker image
