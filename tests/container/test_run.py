@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +12,11 @@ from devmail_config import __version__
 from devmail_config.services import LISTENERS
 from devmail_config.surroundings import _CAPABILITIES
 from tests.helpers.clients import messages, send, wait_for_message
-from tests.helpers.container import IMAGE, Container, docker, failed_run, unique
+from tests.helpers.container import IMAGE, Container, Published, docker, failed_run, unique
+from tests.helpers.server import ROOT
 from tests.helpers.wait import wait_for
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +201,23 @@ def test_low_ports_take_a_capability_where_they_are_privileged() -> None:
     assert "port 25 (smtp) on 0.0.0.0 and ::: Permission denied" in said
     with Container(privileged):
         pass
+
+
+def test_the_readmes_docker_run_works() -> None:
+    """As it is written, but for the names, which a person may have in use."""
+    (block,) = re.findall(r"^```sh\n(docker build .*?)^```", README, re.MULTILINE | re.DOTALL)
+    name, volumes = unique("readme"), (unique("mail"), unique("state"))
+    for written, own in (
+        ("--name mail ", f"--name {name} "),
+        ("--volume mail:", f"--volume {volumes[0]}:"),
+        ("--volume mail-state:", f"--volume {volumes[1]}:"),
+    ):
+        assert written in block
+        block = block.replace(written, own)
+    server = Published(0)
+    try:
+        subprocess.run(["sh", "-ec", block], cwd=ROOT, capture_output=True, check=True)
+        wait_for(server.works, "every port to work", timeout=30, interval=0.1)
+    finally:
+        docker("rm", "--force", "--volumes", name)
+        docker("volume", "rm", *volumes)

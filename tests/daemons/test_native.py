@@ -42,7 +42,8 @@ def test_up_logs_and_down(background: Server) -> None:
         [one.name, f"127.0.0.1:{one.port + server.offset}"] for one in LISTENERS
     ]
     assert f"http://127.0.0.1:{server.port('http')}/ and https://mail.localhost:" in facts
-    assert f"CA         {server.ca}" in facts
+    assert f"CA         http://127.0.0.1:{server.port('http')}/ca.crt\n" in facts
+    assert f"state      {server.state}" in facts
 
     send(server, "a@one.example", "b@two.example", "in the background")
     wait_for_message(server, "b@two.example", "in the background")
@@ -184,6 +185,8 @@ def follow_the_readme(server: Server) -> None:
     assert blocks.pop() == ("sh", "make test\n")
 
     assert "imaps      127.0.0.1:993" in shell(next_block(blocks, "sh"))
+    # The same with Docker, which tests/container does.
+    assert next_block(blocks, "sh").startswith("docker build")
 
     shell(next_block(blocks, "sh"))
     wait_for_message(server, "mail2@company2.com", "First")
