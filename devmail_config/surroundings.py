@@ -50,6 +50,7 @@ class Machine:
     os_release: Path = Path("/etc/os-release")
     dpkg_status: Path = Path("/var/lib/dpkg/status")
     proc: Path = Path("/proc")
+    process_status: Path = Path("/proc/self/status")
     user: int = os.geteuid()
 
 
@@ -136,7 +137,7 @@ def _judge_user(machine: Machine) -> Iterable[Problem]:
 
 def _judge_capabilities(machine: Machine) -> Iterable[Problem]:
     try:
-        status = (machine.proc / "self" / "status").read_text(encoding="utf-8")
+        status = machine.process_status.read_text(encoding="utf-8")
     except OSError:
         return
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)

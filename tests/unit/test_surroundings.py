@@ -37,8 +37,14 @@ CHOOSE = "choose a directory that root can write to"
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """A machine on which nothing is wrong."""
-    files = Machine(os_release=tmp_path / "os-release", dpkg_status=tmp_path / "status", user=0)
+    files = Machine(
+        os_release=tmp_path / "os-release",
+        dpkg_status=tmp_path / "status",
+        process_status=tmp_path / "self-status",
+        user=0,
+    )
     files.os_release.write_text(DEBIAN_12)
+    files.process_status.write_text("Name:\tpython3\nCapEff:\t000001ffffffffff\nThreads:\t1\n")
     files.dpkg_status.write_text(STATUS)
     return files
 
@@ -58,6 +64,29 @@ def test_nothing_is_wrong_with_a_good_machine(settings: Settings, machine: Machi
 
 
 # --- System, packages, user ---
+
+
+def test_capabilities_that_a_container_lacks_are_named(
+    settings: Settings, machine: Machine
+) -> None:
+    # All but bits 1 and 18.
+    machine.process_status.write_text("CapEff:\t000001fffffbfffd\n")
+    assert found(settings, machine) == [
+        Problem(
+            "capability DAC_OVERRIDE",
+            "missing: Postfix works as root in directories of its own user",
+            "add --cap-add DAC_OVERRIDE",
+        ),
+        Problem(
+            "capability SYS_CHROOT",
+            "missing: Dovecot locks its login processes up in an empty directory",
+            "add --cap-add SYS_CHROOT",
+        ),
+    ]
+    other = replace(machine, user=1000)
+    assert [problem.subject for problem in found(settings, other)] == ["user id 1000"]
+    machine.process_status.unlink()
+    assert found(settings, machine) == []
 
 
 @pytest.mark.parametrize(

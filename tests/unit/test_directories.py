@@ -1,0 +1,69 @@
+"""Mailboxes of another server become ours once, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from devmail_config import directories
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What would change its owner, in that order."""
+    changed: list[str] = []
+
+    def chown(path: str | Path, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
+        directory = f"{Path(f'/proc/self/fd/{dir_fd}').readlink()}/" if dir_fd else ""
+        changed.append(f"{directory}{path}")
+
+    monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(shutil, "chown", chown)
+    return changed
+
+
+def mailbox(directory: Path) -> Path:
+    for part in ("cur", "new", "tmp", ".Sent/cur"):
+        (directory / part).mkdir(parents=True)
+    (directory / "cur" / "1.M1.x").touch()
+    return directory
+
+
+def test_maildirs_and_what_they_are_in_become_ours_from_the_inside_out(
+    tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: SimpleNamespace(pw_uid=-8, pw_gid=-8))
+    box = mailbox(tmp_path / "old.example" / "joe")
+    (tmp_path / "empty.example").mkdir()
+    (tmp_path / "postmaster").touch()
+    (tmp_path / "home" / "documents").mkdir(parents=True)
+
+    lines = list(directories.take_over_mail(tmp_path))
+    number = os.getuid()
+    assert lines[0] == (
+        f"1 mailboxes in {tmp_path} belong to another user (number {number}): giving them to mail"
+    )
+    assert lines[1].startswith("they belong to mail now (")
+    assert given.index(f"{box}/cur/1.M1.x") < given.index(f"{box}/cur") < given.index(str(box))
+    assert set(given[given.index(str(box)) + 1 : -1]) == {
+        str(tmp_path / "old.example"),
+        str(tmp_path / "empty.example"),
+    }
+    assert given[-1] == str(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_is_ours_is_not_looked_into(
+    tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: ours)
+    mailbox(tmp_path / "old.example" / "joe")
+    assert list(directories.take_over_mail(tmp_path)) == []
+    assert given == [str(tmp_path)]
