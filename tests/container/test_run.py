@@ -205,7 +205,10 @@ def test_low_ports_take_a_capability_where_they_are_privileged() -> None:
 
 def test_the_readmes_docker_run_works() -> None:
     """As it is written, but for the names, which a person may have in use."""
-    (block,) = re.findall(r"^```sh\n(docker build .*?)^```", README, re.MULTILINE | re.DOTALL)
+    # The image is there, as `make image` builds it: that tells it its revision as well.
+    (block,) = re.findall(
+        r"^```sh\ndocker build --tag devmail \.\n(.*?)^```", README, re.MULTILINE | re.DOTALL
+    )
     name, volumes = unique("readme"), (unique("mail"), unique("state"))
     for written, own in (
         ("--name mail ", f"--name {name} "),
