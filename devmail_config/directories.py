@@ -42,8 +42,8 @@ def take_over_mail(directory: Path) -> Iterator[str]:
         if foreign:
             began = time.monotonic()
             yield (
-                f"{len(foreign)} mailboxes in {directory} belong to another user "
-                f"(number {foreign[0].stat().st_uid}): giving them to {_MAIL_USER}"
+                f"mailboxes in {directory} belong to another user "
+                f"(number {foreign[0].stat().st_uid}): giving {len(foreign)} to {_MAIL_USER}"
             )
             for mailbox in foreign:
                 _give(mailbox, user)

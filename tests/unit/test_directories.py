@@ -47,7 +47,7 @@ def test_maildirs_and_what_they_are_in_become_ours_from_the_inside_out(
     lines = list(directories.take_over_mail(tmp_path))
     number = os.getuid()
     assert lines[0] == (
-        f"1 mailboxes in {tmp_path} belong to another user (number {number}): giving them to mail"
+        f"mailboxes in {tmp_path} belong to another user (number {number}): giving 1 to mail"
     )
     assert lines[1].startswith("they belong to mail now (")
     assert given.index(f"{box}/cur/1.M1.x") < given.index(f"{box}/cur") < given.index(str(box))
