@@ -13,15 +13,26 @@ from typing import NoReturn
 
 import click
 
-from devmail_config import __version__, directories, native, render, supervise, surroundings, tls
+from devmail_config import (
+    __version__,
+    directories,
+    native,
+    rainloop,
+    render,
+    supervise,
+    surroundings,
+    tls,
+    webmail,
+)
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.health import examine, progress
 from devmail_config.layout import Layout
-from devmail_config.services import LISTENERS
+from devmail_config.services import LISTENERS, running
 from devmail_config.settings import Settings, load, reference
 from devmail_config.summary import summary
 from devmail_config.surroundings import Machine
 from devmail_config.tls import TlsFiles
+from devmail_config.webmail import Webmail
 
 _PACKAGES = Path(__file__).parent.parent / "debian-packages.txt"
 
@@ -34,6 +45,7 @@ class _Server:
     layout: Layout
     addresses: tuple[str, ...]
     tls: TlsFiles
+    webmail: Webmail | None
 
 
 @click.group(invoke_without_command=True)
@@ -68,11 +80,14 @@ def check() -> None:
 def render_command(output: Path) -> None:
     """Write the daemons' configuration to a directory, and start nothing."""
     settings, layout = _settings()
+    chosen, problems = webmail.choose(settings, layout, Machine())
+    _stop_if(problems)
     tree = render.render(
         settings,
         layout,
         tls.planned(settings, layout),
         surroundings.available_addresses(settings),
+        chosen,
     )
     subject = f"--output {output}"
     try:
@@ -133,13 +148,23 @@ def _wait(settings: Settings, layout: Layout, timeout: float) -> None:
 @program.command("summary")
 def summary_command() -> None:
     """Say where every service is, how to log in, and where the CA is."""
-    click.echo(summary(*_settings()))
+    click.echo(summary(*_settings(), Machine()))
 
 
 @program.command()
-def install() -> None:
+@click.option("--webmail", "name", type=click.Choice(["rainloop", "roundcube"]), help="This, too.")
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="RainLoop's release, already downloaded.",
+)
+@click.option("--sha256", default=rainloop.SHA256, help="The checksum of that archive.")
+def install(name: str | None, archive: Path | None, sha256: str) -> None:
     """Install the Debian packages that are missing, starting none of their services."""
     native.install(surroundings.packages(_PACKAGES), Machine())
+    if name:
+        _, layout = _settings()
+        native.install_webmail(name, layout, Machine(), archive, sha256)
 
 
 @program.command()
@@ -149,11 +174,12 @@ def up() -> None:
     native.install(surroundings.packages(_PACKAGES), Machine())
     native.choose_state_directory(settings, _working_directory())
     layout = Layout.of(settings, _working_directory())
+    native.provide_webmail(settings, layout, Machine())
     if surroundings.running_server(layout) is None:
         # The server will judge for itself; this is to say what is wrong here, not in its log.
         _stop_if(_judge(settings, layout))
     native.start(settings, layout, [sys.executable, "-m", "devmail_config"])
-    click.echo(summary(settings, layout))
+    click.echo(summary(settings, layout, Machine()))
     click.echo(f"  state      {layout.state}\n")
 
 
@@ -192,6 +218,7 @@ def _judge(settings: Settings, layout: Layout) -> list[Problem]:
     return [
         *surroundings.judge(settings, layout, surroundings.packages(_PACKAGES), Machine()),
         *tls.judge(settings, datetime.now(UTC)),
+        *webmail.choose(settings, layout, Machine())[1],
     ]
 
 
@@ -205,6 +232,7 @@ def _prepare() -> _Server:
     settings, problems = load(os.environ)
     layout = Layout.of(settings, _working_directory())
     _stop_if([*problems, *_judge(settings, layout)])
+    chosen, _ = webmail.choose(settings, layout, Machine())
 
     now = datetime.now(UTC)
     directories.make(layout)
@@ -212,20 +240,22 @@ def _prepare() -> _Server:
     supervise.raise_file_limit()
     files = tls.provide(settings, layout, now)
     addresses = surroundings.available_addresses(settings)
-    render.write(
-        render.render(settings, layout, files, addresses), layout.run, created_at=now.timestamp()
-    )
-    _stop_if(supervise.judge_configuration(layout))
-    return _Server(settings, layout, addresses, files)
+    tree = render.render(settings, layout, files, addresses, chosen)
+    render.write(tree, layout.run, created_at=now.timestamp())
+    if chosen:
+        webmail.prepare(chosen, settings, layout)
+    _stop_if(supervise.judge_configuration(layout, running(with_webmail=chosen is not None)))
+    return _Server(settings, layout, addresses, files, chosen)
 
 
 def _announcement(server: _Server) -> str:
     """The first line of the log: what this server is, and where."""
     ports = ", ".join(f"{one.name} {server.settings.port(one.name)}" for one in LISTENERS)
     origin = "our own CA" if server.tls.made_here else "the CA of your certificate"
+    browser = server.webmail.title if server.webmail else "none"
     return (
         f"devmail: version {__version__}, {server.settings.hostname}, "
-        f"on {' and '.join(server.addresses)}: {ports}; "
+        f"on {' and '.join(server.addresses)}: {ports}; webmail: {browser}; "
         f"{origin} has the SHA-256 fingerprint {server.tls.ca_fingerprint}"
     )
 

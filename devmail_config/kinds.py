@@ -163,3 +163,5 @@ BOOLEAN = Kind("yes or no", _boolean, "yes", lambda value: "yes" if value else "
 DURATION = Kind("duration", _duration, "90s", lambda seconds: f"{seconds}s")
 SIZE = Kind("size", _size, "64M", _show_size)
 PATH = Kind("path", _path, "/srv/devmail")
+# Shown in no message and in no log.
+SECRET = Kind("text", str, "correct horse", lambda text: "(not shown)" if text else "")

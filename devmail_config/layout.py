@@ -10,6 +10,8 @@
       spool/            Postfix's queue: outlives a restart
       postfix/          Postfix's own small state
       mail/             the mailboxes (or DEVMAIL_MAIL_DIR)
+      webmail/          users' settings in the webmail (or DEVMAIL_WEBMAIL_DATA_DIR)
+      rainloop/         RainLoop, if it was installed here (or DEVMAIL_RAINLOOP_DIR)
       tls/              the CA and certificate that devmail made
       devmail.log       the log, when `devmail up` started the server
       lock              held while a server runs; contains the supervisor's process id
@@ -30,14 +32,24 @@ class Layout:
 
     state: Path
     mail: Path
+    webmail_data: Path
+    rainloop: Path
 
     @classmethod
     def of(cls, settings: Settings, working_directory: Path) -> Layout:
         """Derive the layout; relative paths start at ``working_directory``, links are resolved."""
-        # Path.resolve() raises at a loop of links; what is wrong there is for the judges to say.
-        state = Path(os.path.realpath(working_directory / settings.state_dir))
-        mail = working_directory / (settings.mail_dir or state / "mail")
-        return cls(state, Path(os.path.realpath(mail)))
+
+        def place(chosen: Path | None, otherwise: Path) -> Path:
+            # Path.resolve() raises at a loop of links; what is wrong with that, the judges say.
+            return Path(os.path.realpath(working_directory / (chosen or otherwise)))
+
+        state = place(settings.state_dir, settings.state_dir)
+        return cls(
+            state,
+            mail=place(settings.mail_dir, state / "mail"),
+            webmail_data=place(settings.webmail_data_dir, state / "webmail"),
+            rainloop=place(settings.rainloop_dir, state / "rainloop"),
+        )
 
     @property
     def run(self) -> Path:

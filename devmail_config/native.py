@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-from devmail_config import health, surroundings
+from devmail_config import health, rainloop, surroundings, webmail
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
@@ -30,7 +31,16 @@ _POLL_INTERVAL = 0.1
 _SYSTEM_STATE = Path("/var/lib/devmail")
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _FORBIDDEN = 101
-_UNITS = ("dovecot", "nginx", "postfix")
+_UNITS = (
+    *("dovecot.service", "nginx.service", "php8.2-fpm.service", "postfix.service"),
+    *("phpsessionclean.timer", "roundcube-cleandb.timer", "roundcube-gc.timer"),
+)
+# What packages would else make up in /etc, or ask for a database of, and nothing here reads.
+_ANSWERS = """\
+postfix postfix/main_mailer_type select No configuration
+roundcube-core roundcube/dbconfig-install boolean false
+roundcube-core roundcube/reconfigure-webserver multiselect
+"""
 
 
 def install(needed: Sequence[str], machine: Machine) -> None:
@@ -49,13 +59,7 @@ def install(needed: Sequence[str], machine: Machine) -> None:
         ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
     )
     with _no_service_starts():
-        # Postfix's package would else make up a configuration in /etc, which nothing here reads.
-        subprocess.run(
-            ["debconf-set-selections"],
-            input="postfix postfix/main_mailer_type select No configuration\n",
-            text=True,
-            check=False,
-        )
+        subprocess.run(["debconf-set-selections"], input=_ANSWERS, text=True, check=False)
         for command in commands:
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode != 0:
@@ -74,9 +78,51 @@ def install(needed: Sequence[str], machine: Machine) -> None:
         subprocess.run(["systemctl", "--quiet", "disable", *new_units], capture_output=True)
 
 
+def install_webmail(
+    name: str,
+    layout: Layout,
+    machine: Machine,
+    archive: Path | None = None,
+    sha256: str = rainloop.SHA256,
+) -> None:
+    """Install a webmail: its Debian packages and, for RainLoop, the release.
+
+    ``archive`` is that release, if it has been downloaded already. Raises ``DevmailError`` when a
+    part cannot be had; then nothing has been installed of what comes after it.
+    """
+    if name == "roundcube" or rainloop.is_installed(layout.rainloop):
+        install(webmail.packages(name), machine)
+        return
+    with tempfile.TemporaryDirectory(prefix="devmail-") as temporary:
+        if archive is None:
+            archive = Path(temporary) / "rainloop.zip"
+            rainloop.download(archive)
+        install(webmail.packages(name), machine)
+        rainloop.install(layout.rainloop, archive, sha256)
+
+
+def provide_webmail(settings: Settings, layout: Layout, machine: Machine) -> None:
+    """Install the webmail that the settings ask for, if none that they allow is there.
+
+    For ``auto``, Roundcube takes RainLoop's place where that cannot be had.
+    """
+    names = webmail.allowed(settings)
+    if machine.user != 0 or any(not webmail.lacks(name, layout, machine) for name in names):
+        return
+    for name in names:
+        try:
+            install_webmail(name, layout, machine)
+        except DevmailError as error:
+            if name == names[-1]:
+                raise
+            click.echo(f"{name} {error.problems[0].fault}: using {names[-1]} instead")
+        else:
+            return
+
+
 def _enabled_units() -> list[str]:
-    wanted = Path("/etc/systemd/system/multi-user.target.wants")
-    return [unit for unit in _UNITS if (wanted / f"{unit}.service").is_symlink()]
+    wanted = Path("/etc/systemd/system")
+    return [unit for unit in _UNITS if any(wanted.glob(f"*.target.wants/{unit}"))]
 
 
 @contextlib.contextmanager

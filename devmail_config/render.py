@@ -23,9 +23,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from devmail_config import __version__, addresses
 from devmail_config.layout import Layout
-from devmail_config.services import LISTENERS, PYTHON, SERVICES, Service
+from devmail_config.services import PYTHON, Service, listeners, running
 from devmail_config.settings import Settings
 from devmail_config.tls import TlsFiles
+from devmail_config.webmail import Webmail
 
 _PACKAGE = Path(__file__).parent
 TEMPLATES = _PACKAGE.parent / "templates"
@@ -33,6 +34,8 @@ TEMPLATES = _PACKAGE.parent / "templates"
 _LIBEXEC_SOURCES = ("__init__.py", "addresses.py", "programs/*.py")
 # Postfix distrusts a configuration that is younger than two seconds, and its tools wait.
 _AGE_SECONDS = 10
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_WELL_KNOWN = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ Tree = Mapping[PurePosixPath, RenderedFile]
 
 
 def render(
-    settings: Settings, layout: Layout, tls: TlsFiles, listen_addresses: tuple[str, ...]
+    settings: Settings,
+    layout: Layout,
+    tls: TlsFiles,
+    listen_addresses: tuple[str, ...],
+    webmail: Webmail | None = None,
 ) -> Tree:
     """Render every file, by its path below the run directory."""
     environment = _environment()
@@ -58,9 +65,15 @@ def render(
         "addresses": listen_addresses,
         "has_ipv6": any(":" in address for address in listen_addresses),
         "interfaces": ", ".join(_interfaces(listen_addresses)),
-        "listeners": LISTENERS,
+        "listeners": listeners(with_webmail=webmail is not None),
         "port": settings.port,
         "endpoint": endpoint,
+        # Where the webmail finds the daemons.
+        "local": reachable(listen_addresses),
+        "webmail": webmail,
+        # By which names a browser may know this server, and how it writes where a page is from.
+        "own_names": dict.fromkeys((settings.hostname, *settings.tls_names, *_LOOPBACK_NAMES)),
+        "origin": lambda scheme, name: origin(scheme, name, settings.port(scheme)),
         "ordinary": addresses.ORDINARY,
         "exception": addresses.EXCEPTION,
         "written": addresses.WRITTEN,
@@ -69,12 +82,15 @@ def render(
         "version": __version__,
     }
     tree = {**_downloads(tls), **dict(_render_libexec(environment, context))}
-    for service in SERVICES:
+    for service in running(with_webmail=webmail is not None):
         config = layout.config(service.name)
         of_service = {**context, "service": service, "config": config}
         of_service["command"] = filled(service.command, layout, service)
         tree |= _render_service(environment, of_service, service.name)
         tree |= _render_supervision(environment, of_service, service.name)
+    if webmail:
+        of_webmail = {**context, "config": layout.config(webmail.name)}
+        tree |= _render_service(environment, of_webmail, webmail.name)
     supervisor = PurePosixPath("supervisor/.s6-svscan")
     for name, template in (("SIGTERM", "SIGTERM"), ("finish", "svscan-finish")):
         content = environment.get_template(f"supervisor/{template}.j2").render(context)
@@ -110,6 +126,12 @@ def endpoint(address: str, port: int) -> str:
 def reachable(addresses: tuple[str, ...]) -> str:
     """Give an address to connect to: loopback where the server listens on every interface."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0], addresses[0])
+
+
+def origin(scheme: str, name: str, port: int) -> str:
+    """Write the origin of a page as browsers do (RFC 6454, section 6.1): no well-known port."""
+    host = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{host}" + ("" if port == _WELL_KNOWN[scheme] else f":{port}")
 
 
 def _interfaces(listen_addresses: tuple[str, ...]) -> tuple[str, ...]:

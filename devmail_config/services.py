@@ -6,7 +6,7 @@ A daemon's configuration is whatever stands in ``templates/<name>/``. In ``comma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Debian's own interpreter, which every user may execute, unlike that of a checkout in /root.
 PYTHON = "/usr/bin/python3"
@@ -82,6 +82,29 @@ SERVICES = (
     ),
 )
 
+# Runs the webmail, for nginx. A server without a webmail does without it.
+PHP = Service(
+    "php",
+    # Extensions are loaded by the rendered php.ini alone; Debian's directory of them, which any
+    # other package may add to, stays out of it.
+    command=(
+        *("/usr/bin/env", "PHP_INI_SCAN_DIR=", "/usr/sbin/php-fpm8.2", "--nodaemonize"),
+        *("--fpm-config", "{config}/php-fpm.conf", "-c", "{config}/php.ini"),
+    ),
+    check=(
+        *("/usr/bin/env", "PHP_INI_SCAN_DIR=", "/usr/sbin/php-fpm8.2", "--test"),
+        *("--fpm-config", "{config}/php-fpm.conf", "-c", "{config}/php.ini"),
+    ),
+    stop_signal="QUIT",
+    stop_seconds=2,
+    is_nameless=True,
+)
+
+
+def running(*, with_webmail: bool) -> tuple[Service, ...]:
+    """List the daemons of a server."""
+    return (*SERVICES, PHP) if with_webmail else SERVICES
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -106,3 +129,11 @@ LISTENERS = (
     Listener("http", 80, "HTTP", "none", "this server's page, and its CA certificate"),
     Listener("https", 443, "HTTP", "implicit", "this server's page"),
 )
+
+
+def listeners(*, with_webmail: bool) -> tuple[Listener, ...]:
+    """List the ports of a server, each with its purpose there."""
+    return tuple(
+        replace(one, purpose="webmail") if with_webmail and one.name == "https" else one
+        for one in LISTENERS
+    )

@@ -108,6 +108,31 @@ class Settings:
         kinds.PATH,
         "The certificate of the CA that your server's certificate leads to (PEM).",
     )
+    webmail: str = option(
+        "auto",
+        kinds.choice("auto", "rainloop", "roundcube", "none"),
+        "The webmail at https://<hostname>/. auto is the first of the two that is installed.",
+    )
+    webmail_one_click: bool = option(
+        True,  # noqa: FBT003 - a setting's default
+        kinds.BOOLEAN,
+        "Whether https://<hostname>/as/<address> opens that mailbox without asking for a password.",
+    )
+    webmail_data_dir: Path | None = option(
+        None,
+        kinds.PATH,
+        "Where the webmail keeps users' settings, if not in webmail/ below the state directory.",
+    )
+    rainloop_dir: Path | None = option(
+        None,
+        kinds.PATH,
+        "Where RainLoop is installed, if not in rainloop/ below the state directory.",
+    )
+    rainloop_admin_password: str = option(
+        "",
+        kinds.SECRET,
+        "Password of admin in RainLoop's admin panel at https://<hostname>/?admin; off without.",
+    )
     log_level: str = option(
         "info",
         kinds.choice("info", "debug"),

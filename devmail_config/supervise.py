@@ -17,7 +17,7 @@ from typing import NoReturn
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.render import filled
-from devmail_config.services import SERVICES, Service
+from devmail_config.services import Service
 
 _SUPERVISOR = "/usr/bin/s6-svscan"
 # Daemons get no more of the environment than this: settings and secrets end with Python.
@@ -51,13 +51,13 @@ def lock(layout: Layout) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
 
 
-def judge_configuration(layout: Layout) -> list[Problem]:
+def judge_configuration(layout: Layout, services: Iterable[Service]) -> list[Problem]:
     """Let every daemon judge the configuration that was written for it, all at the same time.
 
     What a daemon warns of without refusing, such as a queue that a power cut left in disorder and
     that Postfix has put right by then, goes to standard error.
     """
-    checks = [_Check(service, layout) for service in SERVICES if service.check]
+    checks = [_Check(service, layout) for service in services if service.check]
     return [problem for check in checks for problem in check.finish()]
 
 

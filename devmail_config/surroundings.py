@@ -98,6 +98,7 @@ def judge(
         *_judge_capabilities(machine),
         *_judge_state(settings, layout),
         *_judge_mail(settings, layout),
+        *_judge_webmail(settings, layout),
         *_judge_listening(settings, machine),
     ]
 
@@ -185,20 +186,29 @@ def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
 
 
 def _judge_mail(settings: Settings, layout: Layout) -> Iterable[Problem]:
-    if settings.mail_dir is None:
-        return
-    subject = settings.subject("mail_dir")
-    yield from _judge_characters(subject, layout.mail)
-    if fault := _unusable(layout.mail):
+    if settings.mail_dir is not None:
+        subject = settings.subject("mail_dir")
+        remedy = "choose a directory outside of it, such as DEVMAIL_MAIL_DIR=/srv/mail"
+        yield from _judge_data(settings, subject, layout.mail, "the mailboxes belong to", remedy)
+
+
+def _judge_webmail(settings: Settings, layout: Layout) -> Iterable[Problem]:
+    if settings.webmail_data_dir is not None and settings.webmail != "none":
+        subject = settings.subject("webmail_data_dir")
+        remedy = "choose a directory outside of it, such as DEVMAIL_WEBMAIL_DATA_DIR=/srv/webmail"
+        yield from _judge_data(settings, subject, layout.webmail_data, "PHP runs as", remedy)
+
+
+def _judge_data(
+    settings: Settings, subject: str, directory: Path, user: str, remedy: str
+) -> Iterable[Problem]:
+    yield from _judge_characters(subject, directory)
+    if fault := _unusable(directory):
         yield Problem(subject, fault, "choose a directory that root can write to")
         return
-    if (blocked := unreachable(_nearest_existing(layout.mail.parent))) is not None:
-        yield Problem(
-            subject,
-            f"the user that the mailboxes belong to cannot enter {blocked}",
-            "choose a directory outside of it, such as DEVMAIL_MAIL_DIR=/srv/mail",
-        )
-    yield from _judge_disk(settings, subject, _nearest_existing(layout.mail))
+    if (blocked := unreachable(_nearest_existing(directory.parent))) is not None:
+        yield Problem(subject, f"the user that {user} cannot enter {blocked}", remedy)
+    yield from _judge_disk(settings, subject, _nearest_existing(directory))
 
 
 def _judge_characters(subject: str, directory: Path) -> Iterable[Problem]:

@@ -194,14 +194,16 @@ def test_the_ca_can_be_downloaded_and_is_the_one_that_signs(server: Server) -> N
     assert authority.public_bytes(Encoding.DER) == der
 
 
-def test_https_gives_the_same_page(server: Server) -> None:
-    connection = http.client.HTTPSConnection(
-        "localhost", server.port("https"), context=server.tls_context(), timeout=10
-    )
-    connection.request("GET", "/")
-    body = connection.getresponse().read()
-    connection.close()
-    assert body == get(server, "/")[2]
+def test_https_gives_the_same_page_without_a_webmail(own_directory: Path) -> None:
+    with Server(own_directory, webmail="none") as server:
+        connection = http.client.HTTPSConnection(
+            "localhost", server.port("https"), context=server.tls_context(), timeout=10
+        )
+        connection.request("GET", "/")
+        body = connection.getresponse().read()
+        connection.close()
+        assert body == get(server, "/")[2]
+        assert not server.processes("php")
 
 
 def test_the_page_is_made_from_the_live_settings(own_directory: Path) -> None:

@@ -22,7 +22,7 @@ from devmail_config.surroundings import Machine
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "state", tmp_path / "mail")
+    return Layout.of(Settings(state_dir=Path("state"), mail_dir=Path("mail")), tmp_path)
 
 
 @pytest.fixture

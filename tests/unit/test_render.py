@@ -24,8 +24,9 @@ from devmail_config.render import RenderedFile, Tree
 from devmail_config.services import LISTENERS, SERVICES
 from devmail_config.settings import Settings
 from devmail_config.tls import TlsFiles
+from devmail_config.webmail import Webmail
 
-LAYOUT = Layout(Path("/state"), Path("/state/mail"))
+LAYOUT = Layout.of(Settings(state_dir=Path("/state")), Path("/"))
 TLS = TlsFiles(
     Path("/tls/key.pem"),
     Path("/tls/cert.pem"),
@@ -39,17 +40,25 @@ TLS = TlsFiles(
 BOTH = ("127.0.0.1", "::1")
 # Together, these take every branch of every template.
 VARIANTS = [
-    (Settings(), BOTH),
+    (Settings(), BOTH, None),
     (
         Settings(require_auth=False, plus_addresses="fold", log_level="debug", bad_domains=()),
         ("0.0.0.0",),
+        Webmail("roundcube", "Roundcube", Path("/srv/roundcube/public_html"), ("pdo",)),
+    ),
+    (
+        Settings(webmail_one_click=False),
+        ("::1",),
+        Webmail("rainloop", "RainLoop", Path("/srv/rainloop"), ("xml",)),
     ),
 ]
 
 
 @functools.cache
-def rendered(settings: Settings, addresses: tuple[str, ...] = BOTH) -> Tree:
-    return render.render(settings, LAYOUT, TLS, addresses)
+def rendered(
+    settings: Settings, addresses: tuple[str, ...] = BOTH, webmail: Webmail | None = None
+) -> Tree:
+    return render.render(settings, LAYOUT, TLS, addresses, webmail)
 
 
 def texts(tree: Tree) -> dict[PurePosixPath, str]:
@@ -91,9 +100,13 @@ def deeds() -> Iterator[list[str]]:
         _seen = None
 
 
-@pytest.mark.parametrize(("settings", "addresses"), VARIANTS)
+@pytest.mark.parametrize(("settings", "addresses", "webmail"), VARIANTS)
 def test_rendering_changes_nothing_and_asks_nobody(
-    settings: Settings, addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings,
+    addresses: tuple[str, ...],
+    webmail: Webmail | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     def refuse(name: str) -> None:
         raise KeyError(name)
@@ -102,9 +115,9 @@ def test_rendering_changes_nothing_and_asks_nobody(
     monkeypatch.setattr(pwd, "getpwnam", refuse)
     monkeypatch.setattr(grp, "getgrnam", refuse)
     with deeds() as seen:
-        first = render.render(settings, LAYOUT, TLS, addresses)
+        first = render.render(settings, LAYOUT, TLS, addresses, webmail)
     assert seen == []
-    assert render.render(settings, LAYOUT, TLS, addresses) == first
+    assert render.render(settings, LAYOUT, TLS, addresses, webmail) == first
 
     with deeds() as seen:
         (tmp_path / "x").touch()
@@ -120,8 +133,8 @@ def test_every_template_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         return get_source(loader, environment, template)
 
     monkeypatch.setattr(FileSystemLoader, "get_source", note)
-    for settings, addresses in VARIANTS:
-        render.render(settings, LAYOUT, TLS, addresses)
+    for settings, addresses, webmail in VARIANTS:
+        render.render(settings, LAYOUT, TLS, addresses, webmail)
     there = {path.relative_to(render.TEMPLATES).as_posix() for path in files(render.TEMPLATES)}
     assert used == there
 
@@ -136,11 +149,11 @@ def test_a_name_that_is_not_defined_is_an_error_and_not_an_empty_text() -> None:
         template.render()
 
 
-@pytest.mark.parametrize(("settings", "addresses"), VARIANTS)
+@pytest.mark.parametrize(("settings", "addresses", "webmail"), VARIANTS)
 def test_nothing_of_the_template_language_is_left(
-    settings: Settings, addresses: tuple[str, ...]
+    settings: Settings, addresses: tuple[str, ...], webmail: Webmail | None
 ) -> None:
-    for path, text in texts(rendered(settings, addresses)).items():
+    for path, text in texts(rendered(settings, addresses, webmail)).items():
         if path.suffix != ".py":
             assert not {"{{", "{%", "None", "Undefined"} & set(text.split()), path
             assert text.endswith("\n"), path

@@ -10,6 +10,7 @@ from devmail_config import surroundings, tls
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
 from devmail_config.summary import summary
+from devmail_config.surroundings import Machine
 from devmail_config.tls import TlsFiles
 
 SUMMARY = """
@@ -26,6 +27,7 @@ SUMMARY = """
   login      the full address; the password is the part before the @
              for example mail1@company1.com with the password mail1
   pages      http://[::1]:20080/ and https://a.test:20443/
+  webmail    none
   CA         http://[::1]:20080/ca.crt
              SHA-256 AB:CD
 """
@@ -50,8 +52,9 @@ def test_the_summary_says_where_everything_is(
     )
     monkeypatch.setattr(tls, "planned", lambda *_: files)
     monkeypatch.setattr(surroundings, "available_addresses", lambda _: addresses)
-    layout = Layout(Path("/state"), Path("/mail"))
-    text = summary(Settings(hostname="a.test", port_offset=offset), layout)
+    layout = Layout.of(Settings(), Path("/"))
+    bare = Machine(dpkg_status=Path("/nonexistent"))
+    text = summary(Settings(hostname="a.test", port_offset=offset), layout, bare)
     assert f"  pages      {pages}\n" in text
     if offset:
         assert text == SUMMARY.rstrip()

@@ -13,29 +13,27 @@ from devmail_config import supervise
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.services import Service
+from devmail_config.settings import Settings
 from devmail_config.surroundings import running_server
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path, tmp_path / "mail")
+    return Layout.of(Settings(state_dir=tmp_path), tmp_path)
 
 
-def judged(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, *scripts: Sequence[str]
-) -> list[Problem]:
+def judged(layout: Layout, *scripts: Sequence[str]) -> list[Problem]:
     """Let services that are checked by these shell scripts judge their configuration."""
     services = []
     for number, script in enumerate(scripts):
         name = f"daemon{number}"
         layout.config(name).mkdir(parents=True)
         services.append(Service(name, command=(), check=("/bin/sh", "-c", *script)))
-    monkeypatch.setattr(supervise, "SERVICES", services)
-    return supervise.judge_configuration(layout)
+    return supervise.judge_configuration(layout, services)
 
 
 def test_a_daemon_that_refuses_its_configuration_is_quoted(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
+    layout: Layout,
 ) -> None:
     scripts = [
         ["echo '  line 3:'; echo 'all settings'; echo '  bad  word' >&2; exit 7"],
@@ -45,7 +43,7 @@ def test_a_daemon_that_refuses_its_configuration_is_quoted(
     ]
     remedy = "this is a fault of devmail's templates: please report it with these lines"
     silent = f"to see why, run /bin/sh -c 'exit 2 # {layout.config('daemon3')}'"
-    assert judged(layout, monkeypatch, *scripts) == [
+    assert judged(layout, *scripts) == [
         Problem(f"{name}'s own check of its configuration", fault, remedy)
         for name, fault in (
             ("daemon0", "status 7: bad word"),
@@ -56,9 +54,9 @@ def test_a_daemon_that_refuses_its_configuration_is_quoted(
 
 
 def test_a_warning_is_passed_on_with_the_name_of_its_daemon(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    layout: Layout, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert judged(layout, monkeypatch, ["echo 'take care' >&2; echo all settings"]) == []
+    assert judged(layout, ["echo 'take care' >&2; echo all settings"]) == []
     assert capfd.readouterr() == ("", "daemon0: take care\n")
 
 
@@ -67,7 +65,7 @@ def test_a_daemon_judges_without_the_environment(
 ) -> None:
     monkeypatch.setenv("DEVMAIL_HOSTNAME", "secret.test")
     monkeypatch.setenv("TZ", "Europe/Berlin")
-    assert judged(layout, monkeypatch, ["env >&2"]) == []
+    assert judged(layout, ["env >&2"]) == []
     names = {line.split(": ")[1].split("=")[0] for line in capfd.readouterr().err.splitlines()}
     # The shell itself sets the last two.
     assert names <= {"PATH", "TZ", "PWD", "_"}

@@ -1,0 +1,143 @@
+"""The webmail: which of them a server has, what it lacks, and what it needs on disk at a start.
+
+Both are programs in PHP behind nginx. They log in to Dovecot and Postfix of this server with
+whatever the user typed, so that the rule of addresses stays the only judge of a login.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from devmail_config import rainloop, surroundings
+from devmail_config.errors import Problem
+from devmail_config.layout import Layout
+from devmail_config.settings import Settings
+from devmail_config.surroundings import Machine
+
+_LISTS = Path(__file__).parent.parent
+# Who PHP and nginx run as, in Debian and in the data volumes of the seed image.
+_USER = "www-data"
+# What "auto" stands for, the preferred one first.
+_KNOWN = ("rainloop", "roundcube")
+# The document root of Debian's package, with nothing in it but what browsers may see.
+_ROUNDCUBE = Path("/var/lib/roundcube/public_html")
+_ROUNDCUBE_EXTENSIONS = (
+    *("pdo", "xml", "ctype", "dom", "exif", "fileinfo", "iconv", "intl", "mbstring"),
+    *("pdo_sqlite", "simplexml", "zip"),
+)
+_RAINLOOP_EXTENSIONS = ("xml", "ctype", "dom", "fileinfo", "iconv", "simplexml")
+
+
+@dataclass(frozen=True)
+class Webmail:
+    """A webmail that is installed."""
+
+    name: str
+    title: str
+    # The document root.
+    root: Path
+    # Extensions of PHP that it uses, in the order in which they must be loaded.
+    extensions: tuple[str, ...]
+
+
+def packages(name: str) -> list[str]:
+    """Read the Debian packages that the webmail ``name`` needs besides the server's own."""
+    return surroundings.packages(_LISTS / f"debian-packages-{name}.txt")
+
+
+def choose(
+    settings: Settings, layout: Layout, machine: Machine
+) -> tuple[Webmail | None, list[Problem]]:
+    """Find the webmail that the settings ask for; a ``Problem`` if it is not installed.
+
+    None without a ``Problem`` is a server without a webmail: ``none``, or ``auto`` with none
+    installed.
+    """
+    if settings.webmail == "none":
+        return None, []
+    for name in allowed(settings):
+        if not (missing := lacks(name, layout, machine)):
+            return _installed(name, layout), []
+    if settings.webmail == "auto":
+        return None, []
+    return None, [
+        Problem(
+            settings.subject("webmail"),
+            f"not installed: {', '.join(missing)}",
+            f"devmail install --webmail {settings.webmail} (as root), or DEVMAIL_WEBMAIL=auto",
+        )
+    ]
+
+
+def allowed(settings: Settings) -> tuple[str, ...]:
+    """List the webmails that the settings allow, the preferred one first."""
+    return {"auto": _KNOWN, "none": ()}.get(settings.webmail, (settings.webmail,))
+
+
+def lacks(name: str, layout: Layout, machine: Machine) -> list[str]:
+    """List what the webmail ``name`` lacks: Debian packages, and its own files."""
+    missing = surroundings.missing_packages(packages(name), machine)
+    if name == "rainloop" and not rainloop.is_installed(layout.rainloop):
+        missing.append(f"RainLoop {rainloop.VERSION} in {layout.rainloop}")
+    return missing
+
+
+def _installed(name: str, layout: Layout) -> Webmail:
+    if name == "rainloop":
+        return Webmail(name, "RainLoop", layout.rainloop, _RAINLOOP_EXTENSIONS)
+    return Webmail(name, "Roundcube", _ROUNDCUBE, _ROUNDCUBE_EXTENSIONS)
+
+
+def prepare(webmail: Webmail, settings: Settings, layout: Layout) -> None:
+    """Make what the webmail needs on disk before PHP starts: directories, keys, its own files."""
+    user = pwd.getpwnam(_USER)
+    uploads = layout.config("php") / "uploads"
+    for directory in (layout.webmail_data, uploads):
+        directory.mkdir(parents=True, exist_ok=True)
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        directory.chmod(0o700)
+    if webmail.name == "roundcube":
+        with _acting_as(user):
+            _prepare_roundcube(layout.webmail_data / "roundcube")
+    else:
+        application = rainloop.application(
+            layout.config("rainloop"), settings.rainloop_admin_password
+        )
+        with _acting_as(user):
+            rainloop.prepare(layout.webmail_data, application)
+
+
+def _prepare_roundcube(data: Path) -> None:
+    for directory in (data, data / "sessions", data / "temp"):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    key = data / "key"
+    if not key.exists():
+        # 32 characters, for AES-256. Whoever has it can read the passwords in the sessions.
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_hex(16).encode())
+
+
+@contextlib.contextmanager
+def _acting_as(user: pwd.struct_passwd) -> Iterator[None]:
+    """Touch files with the rights of ``user`` only.
+
+    PHP can put whatever it likes into its own directories: a link there must not lead us to write
+    with root's rights where it points to. Meanwhile Python must not need to import anything, even
+    a codec, since ``user`` may not be able to read it: hence bytes, not text.
+    """
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
