@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from devmail_config import surroundings
+from devmail_config import surroundings, webmail
 from devmail_config.surroundings import Machine
 from tests.helpers.container import engine_answers
 from tests.helpers.server import ROOT, Server, state_directory
@@ -22,8 +22,10 @@ _TIERS = ("unit", "daemons", "container", "browser")
 
 def _missing_for(tier: str) -> str | None:
     """Say in one line what the tests of a tier lack on this machine, or None."""
-    if tier == "daemons":
+    if tier in {"daemons", "browser"}:
         needed = surroundings.packages(ROOT / "debian-packages.txt")
+        if tier == "browser":
+            needed += [*webmail.packages("roundcube"), "chromium"]
         if missing := surroundings.missing_packages(needed, Machine()):
             return f"Debian packages are missing: {' '.join(missing)}"
         if os.geteuid() != 0:

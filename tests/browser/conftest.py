@@ -1,0 +1,91 @@
+"""A server for each webmail, and a browser that is logged in nowhere for each test.
+
+Roundcube is always tested; RainLoop if ``DEVMAIL_TEST_RAINLOOP`` names an archive of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from devmail_config import rainloop
+from tests.helpers.server import Server, state_directory
+from tests.helpers.webmail import WEBMAILS, Webmail, launch
+
+_ARCHIVE = os.environ.get("DEVMAIL_TEST_RAINLOOP")
+
+OpenWebmail = Callable[..., Webmail]
+
+
+@pytest.fixture(scope="session", params=[*(["rainloop"] if _ARCHIVE else []), "roundcube"])
+def webmail_settings(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The settings of a server with one of the webmails."""
+    if request.param == "roundcube":
+        yield {"webmail": "roundcube"}
+        return
+    directory = state_directory()
+    archive = Path(_ARCHIVE or "")
+    # Whoever builds the archive from the source, as CI does, gets another checksum.
+    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+    rainloop.install(directory / "app", archive, checksum)
+    yield {"webmail": "rainloop", "rainloop_dir": str(directory / "app")}
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def webmail_server(webmail_settings: dict[str, str]) -> Iterator[Server]:
+    """A server with one of the webmails."""
+    with Server(**webmail_settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(webmail_server: Server) -> Iterator[Browser]:
+    """A browser that trusts that server."""
+    with sync_playwright() as playwright:
+        browser = launch(playwright, webmail_server)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_webmail(webmail_server: Server, chromium: Browser) -> Iterator[OpenWebmail]:
+    """Open a new window without cookies; afterwards, neither browser nor PHP must have complained.
+
+    Takes the options of a window of Playwright's.
+    """
+    heard_before = len(complaints_of_php(webmail_server))
+    windows: list[Webmail] = []
+
+    def open_window(**options: object) -> Webmail:
+        context = chromium.new_context(
+            **{"locale": "en-GB", "viewport": {"width": 1280, "height": 800}, **options}
+        )
+        windows.append(
+            WEBMAILS[webmail_server.settings["webmail"]](webmail_server, context.new_page())
+        )
+        return windows[-1]
+
+    yield open_window
+    for window in windows:
+        window.page.context.close()
+        assert window.complaints == []
+    assert complaints_of_php(webmail_server)[heard_before:] == []
+
+
+@pytest.fixture
+def webmail(open_webmail: OpenWebmail) -> Webmail:
+    """A window with the webmail."""
+    return open_webmail()
+
+
+def complaints_of_php(server: Server) -> list[str]:
+    """What PHP logged, wrong passwords left out: Roundcube logs those."""
+    lines = [line for line in server.log().splitlines() if line.startswith("php: ")]
+    return [line for line in lines if "IMAP Error: Login failed" not in line]
