@@ -75,12 +75,8 @@ def test_mail_is_read(webmail_server: Server, webmail: Webmail) -> None:
         deliver(webmail_server, "sender@read.example", reader, message)
 
     webmail.log_in(reader)
-    assert webmail.subjects() == [
-        "with an attachment",
-        "in KOI8-R",
-        "in plain text",
-        "in HTML",
-    ]
+    subjects = {"with an attachment", "in KOI8-R", "in plain text", "in HTML"}
+    assert set(webmail.subjects()) == subjects
     body = webmail.open("in HTML")
     expect(body.locator("b, strong")).to_have_text("bold")
     expect(webmail.open("in plain text")).to_contain_text("reader")

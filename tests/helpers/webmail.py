@@ -217,7 +217,7 @@ class RainLoop(Webmail):
         return self.page.inner_text(".b-toolbar .accountPlace")
 
     def subjects(self) -> list[str]:
-        return self.page.locator(".messageListItem .subject").all_inner_texts()
+        return self.page.locator(".messageListItem .subject-suffix").all_inner_texts()
 
     def open(self, subject: str) -> Locator:
         self.page.locator(".messageListItem .subjectParent", has_text=subject).click()
@@ -235,27 +235,36 @@ class RainLoop(Webmail):
     def compose(self, recipient: str, subject: str, body: str, uploads: Sequence[Upload]) -> None:
         self.page.click(".buttonCompose")
         form = self.page.locator(".b-compose:visible")
+        # Fills the form once more when the editor is there.
+        form.locator("textarea.cke_plain, div.cke_wysiwyg_div").wait_for()
         recipients = form.locator(".inputosaurus-input input:visible").first
         recipients.fill(recipient)
         recipients.press("Enter")
         form.locator("input[data-bind*='textInput: subject']").fill(subject)
+        self._type(form, body)
+        # The form shows either the text or the attachments.
         for upload in uploads:
             form.locator("input[type=file]").first.set_input_files(
                 {"name": upload.name, "mimeType": upload.media_type, "buffer": upload.content}
             )
             item = form.locator(".attachmentItem", has_text=upload.name)
             expect(item.locator(".attachmentSize")).to_be_visible()
-        self._send(form, body)
+        self._send(form)
 
     def reply(self, body: str) -> None:
-        self.page.click(".messageView .btn-reply-dropdown-main, .messageView .buttonReply")
-        self._send(self.page.locator(".b-compose:visible"), body)
+        self.page.click(".messageView .buttonReply:visible")
+        form = self.page.locator(".b-compose:visible")
+        self._type(form, body)
+        self._send(form)
 
-    def _send(self, form: Locator, body: str) -> None:
-        editor = form.frame_locator("iframe.cke_wysiwyg_frame").locator("body")
-        editor.click(position={"x": 5, "y": 5})
+    def _type(self, form: Locator, body: str) -> None:
+        # In whichever mode the editor opens.
+        form.locator("textarea.cke_plain, div.cke_wysiwyg_div").click(position={"x": 20, "y": 20})
         self.page.keyboard.press("Control+Home")
-        self.page.keyboard.type(body + "\n")
+        self.page.keyboard.insert_text(body)
+        self.page.keyboard.press("Enter")
+
+    def _send(self, form: Locator) -> None:
         form.locator(".button-send").click()
         expect(form).to_be_hidden()
 
