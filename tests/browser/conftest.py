@@ -19,6 +19,7 @@ from tests.helpers.server import Server, state_directory
 from tests.helpers.webmail import WEBMAILS, Webmail, launch
 
 _ARCHIVE = os.environ.get("DEVMAIL_TEST_RAINLOOP")
+collect_ignore = [] if _ARCHIVE else ["test_rainloop.py"]
 
 OpenWebmail = Callable[..., Webmail]
 
@@ -30,12 +31,16 @@ def webmail_settings(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]
         yield {"webmail": "roundcube"}
         return
     directory = state_directory()
-    archive = Path(_ARCHIVE or "")
-    # Whoever builds the archive from the source, as CI does, gets another checksum.
-    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
-    rainloop.install(directory / "app", archive, checksum)
+    install_rainloop(directory / "app")
     yield {"webmail": "rainloop", "rainloop_dir": str(directory / "app")}
     shutil.rmtree(directory)
+
+
+def install_rainloop(directory: Path) -> None:
+    """Install RainLoop from the archive that the tests were given."""
+    archive = Path(_ARCHIVE or "")
+    # Built from the source, it has another checksum than the published one.
+    rainloop.install(directory, archive, hashlib.sha256(archive.read_bytes()).hexdigest())
 
 
 @pytest.fixture(scope="session")
