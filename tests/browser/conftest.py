@@ -5,23 +5,19 @@ Roundcube is always tested; RainLoop if ``DEVMAIL_TEST_RAINLOOP`` names an archi
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from devmail_config import rainloop
 from tests.helpers.server import Server, state_directory
-from tests.helpers.webmail import WEBMAILS, Webmail, launch
+from tests.helpers.webmail import WEBMAILS, OpenWebmail, Webmail, install_rainloop, launch
 
 _ARCHIVE = os.environ.get("DEVMAIL_TEST_RAINLOOP")
 collect_ignore = [] if _ARCHIVE else ["test_rainloop.py"]
-
-OpenWebmail = Callable[..., Webmail]
 
 
 @pytest.fixture(scope="session", params=[*(["rainloop"] if _ARCHIVE else []), "roundcube"])
@@ -31,22 +27,15 @@ def webmail_settings(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]
         yield {"webmail": "roundcube"}
         return
     directory = state_directory()
-    install_rainloop(directory / "app")
+    install_rainloop(directory / "app", Path(_ARCHIVE or ""))
     yield {"webmail": "rainloop", "rainloop_dir": str(directory / "app")}
     shutil.rmtree(directory)
-
-
-def install_rainloop(directory: Path) -> None:
-    """Install RainLoop from the archive that the tests were given."""
-    archive = Path(_ARCHIVE or "")
-    # Built from the source, it has another checksum than the published one.
-    rainloop.install(directory, archive, hashlib.sha256(archive.read_bytes()).hexdigest())
 
 
 @pytest.fixture(scope="session")
 def webmail_server(webmail_settings: dict[str, str]) -> Iterator[Server]:
     """A server with one of the webmails."""
-    with Server(**webmail_settings) as running:
+    with Server(None, **webmail_settings) as running:
         yield running
 
 
@@ -61,16 +50,13 @@ def chromium(webmail_server: Server) -> Iterator[Browser]:
 
 @pytest.fixture
 def open_webmail(webmail_server: Server, chromium: Browser) -> Iterator[OpenWebmail]:
-    """Open a new window without cookies; afterwards, neither browser nor PHP must have complained.
-
-    Takes the options of a window of Playwright's.
-    """
+    """Open new windows; afterwards, neither the browser nor PHP must have complained."""
     heard_before = len(complaints_of_php(webmail_server))
     windows: list[Webmail] = []
 
-    def open_window(**options: object) -> Webmail:
+    def open_window(*, bypass_csp: bool = False) -> Webmail:
         context = chromium.new_context(
-            **{"locale": "en-GB", "viewport": {"width": 1280, "height": 800}, **options}
+            locale="en-GB", viewport={"width": 1280, "height": 800}, bypass_csp=bypass_csp
         )
         windows.append(
             WEBMAILS[webmail_server.settings["webmail"]](webmail_server, context.new_page())

@@ -13,10 +13,9 @@ from playwright.sync_api import sync_playwright
 
 from devmail_config import rainloop
 from devmail_config.errors import DevmailError
-from tests.browser.conftest import install_rainloop
-from tests.browser.test_security import HIDDEN_PROBES, VICTIM, fetch, listen, send_probes
+from tests.helpers.probes import HIDDEN_PROBES, VICTIM, listen, send_probes
 from tests.helpers.server import Server
-from tests.helpers.webmail import RainLoop, launch
+from tests.helpers.webmail import MEANT, RainLoop, fetch, install_rainloop, launch
 
 ARCHIVE = Path(os.environ["DEVMAIL_TEST_RAINLOOP"])
 HTML_UTILS = rainloop.PATCHES[1].target
@@ -24,8 +23,8 @@ HTML_UTILS = rainloop.PATCHES[1].target
 
 def test_the_probes_run_without_the_patch_and_the_policy_stops_them(own_directory: Path) -> None:
     app = own_directory / "app"
-    install_rainloop(app)
-    with Server(webmail="rainloop", rainloop_dir=str(app)) as server:
+    install_rainloop(app, ARCHIVE)
+    with Server(None, webmail="rainloop", rainloop_dir=str(app)) as server:
         send_probes(server, HIDDEN_PROBES)
         with zipfile.ZipFile(ARCHIVE) as release:
             (app / HTML_UTILS).write_bytes(release.read(HTML_UTILS))
@@ -61,22 +60,23 @@ def fired_under(server: Server, policy: str) -> list[str]:
 
 def test_the_admin_panel_is_closed_unless_it_has_a_password(own_directory: Path) -> None:
     app = own_directory / "app"
-    install_rainloop(app)
+    install_rainloop(app, ARCHIVE)
     settings = {"webmail": "rainloop", "rainloop_dir": str(app)}
-    with Server(**settings) as server:
+    with Server(None, **settings) as server:
         for path in ("/?admin", "/?/admin/", "/index.php?admin"):
             assert fetch(server, path)[0] == 403
-    with Server(**settings, rainloop_admin_password='open, "sesame"') as server:
+    password = 'open, "sesame"'  # noqa: S105 - of this test alone
+    with Server(None, **settings, rainloop_admin_password=password) as server:
         assert fetch(server, "/?admin")[0] == 200
         assert "sesame" not in server.log()
         ini = server.state / "webmail/_data_/_default_/configs/application.ini"
         assert "sesame" not in ini.read_text()
         with sync_playwright() as playwright:
             page = launch(playwright, server).new_page()
-            for password, works in (("12345", False), ("", False), ('open, "sesame"', True)):
+            for typed, works in (("12345", False), ("", False), (password, True)):
                 page.goto(RainLoop(server, page).url("/?admin"))
                 page.fill("input[name=AdminLogin], #AdminLogin, .inputLogin", "admin")
-                page.fill("input[type=password]", password)
+                page.fill("input[type=password]", typed)
                 page.keyboard.press("Enter")
                 if works:
                     page.locator(".b-admin-left, .b-admin-menu, #rl-left").first.wait_for()
@@ -89,7 +89,7 @@ def test_a_volume_of_the_seed_image_keeps_working_with_a_key_of_its_own(
     own_directory: Path,
 ) -> None:
     app, data = own_directory / "app", own_directory / "data"
-    install_rainloop(app)
+    install_rainloop(app, ARCHIVE)
     own = data / "_data_/_default_"
     (own / "domains").mkdir(parents=True)
     (own / "storage/cfg/us/user@seed.example").mkdir(parents=True)
@@ -100,19 +100,18 @@ def test_a_volume_of_the_seed_image_keeps_working_with_a_key_of_its_own(
     for path in (data, *data.rglob("*")):
         shutil.chown(path, "www-data", "www-data")
     settings = {"webmail": "rainloop", "rainloop_dir": str(app), "webmail_data_dir": str(data)}
-    with Server(**settings) as server:
+    with Server(None, **settings) as server:
         salt = (data / "SALT.php").read_text()
         assert salt.startswith("<?php //")
         assert "0569f4085c33" not in salt
         assert (own / "storage/cfg/us/user@seed.example/settings").exists()
-        meant = {"Sec_Fetch_Site": "none", "Sec_Fetch_Dest": "document"}
-        assert fetch(server, "/as/x@gmail.com", **meant)[0] == 303
+        assert fetch(server, "/as/x@gmail.com", **MEANT)[0] == 303
         assert "user=<x@gmail.com>" in server.log()
 
 
 def test_the_release_is_patched_and_belongs_to_root(own_directory: Path) -> None:
     app = own_directory / "app"
-    install_rainloop(app)
+    install_rainloop(app, ARCHIVE)
     assert rainloop.is_installed(app)
     for path in (app, *app.rglob("*")):
         assert path.stat().st_uid == 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,73 +13,9 @@ from playwright.sync_api import Browser, Page
 
 from tests.helpers.clients import LOOPBACK, smtp, wait_for_message
 from tests.helpers.namespace import Outside, in_own_network
+from tests.helpers.probes import PLAIN_PROBES, PROBES, RAN, RUN, VICTIM, listen, send_probes
 from tests.helpers.server import HOSTNAME, Server
-from tests.helpers.webmail import Webmail
-
-RAN = "a script of the mail ran"
-RUN = f"console.log(&quot;{RAN}&quot;)"
-# An image that fails to load, and asks no server for it.
-IMAGE = f"<img src=&quot;data:,&quot; onerror='{RUN.replace('&quot;', '&amp;quot;')}'>"
-
-# HTML that runs a script by itself in a page that no sanitiser has seen.
-PLAIN_PROBES = {
-    "script": f"<script>{RUN.replace('&quot;', chr(34))}</script>",
-    "img": f'<img src="data:," onerror="{RUN}">',
-    "svg": f'<svg onload="{RUN}"></svg>',
-    "svg script": f"<svg><script>{RUN}</script></svg>",
-    "svg animate": f'<svg><animate onbegin="{RUN}" attributeName="x" dur="1s"></svg>',
-    "details": f'<details open ontoggle="{RUN}">x</details>',
-    "input": f'<input autofocus onfocus="{RUN}">',
-    "video": f'<video><source onerror="{RUN}"></video>',
-    "iframe": f'<iframe srcdoc="<script>parent.{RUN}</script>"></iframe>',
-    "frame": f"<iframe src='javascript:parent.{RUN}'></iframe>",
-    "object": f"<object data='javascript:parent.{RUN}'></object><img src=data:, onerror='{RUN}'>",
-    "math": "<math><mtext><table><mglyph><style><!--</style>"
-    f"<img title='--&gt;&lt;img src=data:, onerror={RUN.replace('&quot;', '`')}&gt;'>"
-    f"<img src=data:, onerror='{RUN}'>",
-}
-# HTML that a sanitiser finds harmless, and that would become live when it is written out again:
-# a comment's mark inside of an attribute, inside of an element whose content browsers do not parse.
-RAW_TEXT = ("noembed", "noscript", "noframes", "xmp", "textarea", "iframe", "style", "title")
-HIDDEN_PROBES = {
-    **{
-        f"comment in {tag}": f'<{tag}><p title="<!--</{tag}>{IMAGE}-->"></p></{tag}>'
-        for tag in RAW_TEXT
-    },
-    "comment in select": '<select><textarea><p title="<!--</textarea></select>'
-    f'{IMAGE}-->"></p></textarea></select>',
-    "comment in body": f'<body title="<!--</noembed>{IMAGE}-->"><noembed>x</noembed></body>',
-    "comment in svg": f'<svg><style><p title="<!--</style>{IMAGE}-->"></style></svg>',
-}
-LINK_PROBES = {
-    "link": f'<a href="javascript:{RUN}">click</a>',
-    "hidden link": f'<a href="java&#10;script:{RUN}">click</a>',
-    "form": f'<form action="javascript:{RUN}"><button>click</button></form>',
-    "button": f'<form><button formaction="javascript:{RUN}">click</button></form>',
-}
-PROBES = {**PLAIN_PROBES, **HIDDEN_PROBES, **LINK_PROBES}
-VICTIM = "victim@xss.example"
-
-Ran = list[str]
-
-
-def listen(page: Page) -> Ran:
-    ran: Ran = []
-    page.context.on("console", lambda message: message.text == RAN and ran.append(message.text))
-    return ran
-
-
-def send_probes(server: Server, probes: Mapping[str, str]) -> None:
-    with smtp(server, VICTIM) as client:
-        for name, html in probes.items():
-            message = EmailMessage()
-            message["From"] = message["To"] = VICTIM
-            message["Subject"] = f"probe {name}."
-            message.set_content(f"<html><body><p>before</p>{html}<p>after</p></body></html>")
-            message.set_type("text/html")
-            client.sendmail(VICTIM, [VICTIM], message.as_bytes())
-    for name in probes:
-        wait_for_message(server, VICTIM, f"probe {name}.")
+from tests.helpers.webmail import MEANT, OpenWebmail, Webmail, fetch
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +35,7 @@ def test_the_probes_do_run_where_nothing_stops_them(chromium: Browser) -> None:
 
 @pytest.mark.parametrize("policy", ["off", "on"])
 @pytest.mark.usefixtures("mailed")
-def test_no_mail_runs_a_script(open_webmail: Callable[..., Webmail], policy: str) -> None:
+def test_no_mail_runs_a_script(open_webmail: OpenWebmail, policy: str) -> None:
     webmail = open_webmail(bypass_csp=policy == "off")
     ran = listen(webmail.page)
     webmail.log_in(VICTIM)
@@ -121,7 +56,7 @@ def test_no_mail_runs_a_script(open_webmail: Callable[..., Webmail], policy: str
 
 
 def test_attachments_are_no_scripts_and_no_pages(
-    webmail_server: Server, open_webmail: Callable[..., Webmail]
+    webmail_server: Server, open_webmail: OpenWebmail
 ) -> None:
     message = EmailMessage()
     message["From"] = message["To"] = VICTIM
@@ -171,21 +106,6 @@ def served_as(webmail: Webmail, url: str) -> list[str]:
     status, headers, _ = fetch(webmail.server, f"/?{parts.query}", Cookie=pairs)
     assert status == 200
     return headers.get_all("Content-Security-Policy", [])
-
-
-def fetch(server: Server, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
-    connection = http.client.HTTPSConnection(
-        "localhost", server.port("https"), context=server.tls_context(), timeout=20
-    )
-    try:
-        connection.putrequest("GET", path, skip_accept_encoding=True)
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        connection.endheaders()
-        response = connection.getresponse()
-        return response.status, response.headers, response.read().decode(errors="replace")
-    finally:
-        connection.close()
 
 
 PRIVATE_PATHS = [
@@ -248,9 +168,6 @@ def test_every_answer_carries_the_policy(webmail_server: Server) -> None:
     assert "max-age=604800" in headers["Cache-Control"]
 
 
-MEANT = {"Sec_Fetch_Site": "none", "Sec_Fetch_Dest": "document"}
-
-
 def test_a_login_as_a_gmail_address_goes_nowhere_else(
     webmail_settings: dict[str, str], own_directory: Path
 ) -> None:
@@ -272,13 +189,13 @@ def test_keys_are_each_servers_own_and_stay(webmail_settings: dict[str, str]) ->
         name = {"roundcube": "roundcube/key", "rainloop": "SALT.php"}[server.settings["webmail"]]
         return (server.state / "webmail" / name).read_bytes()
 
-    with Server(**webmail_settings) as one:
+    with Server(None, **webmail_settings) as one:
         first = key(one)
         assert len(first) >= 32
         one.stop()
         one.start()
         assert key(one) == first
-        with Server(**webmail_settings) as other:
+        with Server(None, **webmail_settings) as other:
             assert key(other) != first
 
 
@@ -341,28 +258,31 @@ def test_a_link_of_another_site_has_to_be_confirmed(
 @pytest.mark.parametrize(
     "html",
     [
-        '<form method="post" action="{url}as/"><input name="address" value="a@b.c"></form>'
-        "<script>document.forms[0].submit()</script>",
-        '<img src="{url}as/a@b.c"><iframe src="{url}as/a@b.c"></iframe>'
-        '<script src="{url}as/a@b.c"></script>',
-        '<meta name="referrer" content="no-referrer"><form method="post" action="{url}as/a@b.c">'
-        "</form><script>document.forms[0].submit()</script>",
-        '<script>fetch("{url}as/a@b.c", {{credentials: "include", mode: "no-cors",'
-        ' method: "POST"}})</script>',
-        '<script>location = "{url}as/a@b.c"</script>',
+        """<form method="post" action="{url}as/"><input name="address" value="a@b.c"></form>
+        <script>document.forms[0].submit()</script>""",
+        """<img src="{url}as/a@b.c"><iframe src="{url}as/a@b.c"></iframe>
+        <script src="{url}as/a@b.c"></script>""",
+        """<meta name="referrer" content="no-referrer">
+        <form method="post" action="{url}as/a@b.c"></form>
+        <script>document.forms[0].submit()</script>""",
+        """<script>
+        fetch("{url}as/a@b.c", {{credentials: "include", mode: "no-cors", method: "POST"}})
+        </script>""",
+        """<script>location = "{url}as/a@b.c"</script>""",
     ],
 )
 def test_another_site_cannot_log_a_user_in(
     webmail: Webmail, foreign_page: Callable[[str], Page], html: str
 ) -> None:
-    requests: list[Any] = []
+    statuses: list[tuple[str, int]] = []
     webmail.page.context.on(
-        "response", lambda response: "/as/" in response.url and requests.append(response.status)
+        "response", lambda response: statuses.append((response.url, response.status))
     )
     page = foreign_page(html.format(url=webmail.url()))
     page.wait_for_load_state("networkidle")
-    assert requests
-    assert 303 not in requests
+    answers = [status for url, status in statuses if "/as/" in url]
+    assert answers
+    assert 303 not in answers
     assert not is_logged_in(webmail)
 
 
@@ -400,7 +320,7 @@ def test_a_client_that_is_no_browser_posts(webmail_server: Server) -> None:
 
 
 def test_one_click_can_be_turned_off(webmail_settings: dict[str, str]) -> None:
-    with Server(**webmail_settings, webmail_one_click="no") as server:
+    with Server(None, **webmail_settings, webmail_one_click="no") as server:
         assert fetch(server, "/as/ann@one.example", **MEANT)[0] == 404
         page = http.client.HTTPConnection(LOOPBACK, server.port("http"))
         page.request("GET", "/lookup/en?address=ann@one.example", headers={"Host": HOSTNAME})

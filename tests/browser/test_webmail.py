@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from tests.helpers.clients import smtp, wait_for_message
 from tests.helpers.server import Server
-from tests.helpers.webmail import Upload, Webmail
+from tests.helpers.webmail import OpenWebmail, Upload, Webmail
 
 CYRILLIC = "Съешь же ещё этих мягких французских булок"
 
@@ -86,7 +86,7 @@ def test_mail_is_read(webmail_server: Server, webmail: Webmail) -> None:
 
 
 def test_mail_is_written_answered_and_found(
-    webmail_server: Server, webmail: Webmail, open_webmail: object
+    webmail_server: Server, webmail: Webmail, open_webmail: OpenWebmail
 ) -> None:
     writer, reader = "writer@one.example", "reader@two.example"
     content = bytes(range(256)) * 4096
@@ -107,7 +107,6 @@ def test_mail_is_written_answered_and_found(
     assert attachment.get_filename() == "данные.bin"
     assert attachment.get_content() == content
 
-    assert callable(open_webmail)
     other = open_webmail()
     other.log_in(reader)
     expect(other.open("Привет from the webmail")).to_contain_text(CYRILLIC)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urljoin
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, expect
 
+from devmail_config import rainloop
 from tests.helpers.clients import local_part
 from tests.helpers.server import HOSTNAME, Server
 
 CHROMIUM = Path("/usr/bin/chromium")
+# What a browser says about an address that was typed, or a bookmark.
+MEANT = {"Sec_Fetch_Site": "none", "Sec_Fetch_Dest": "document"}
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ class Webmail(ABC):
         if message.type in {"error", "warning"} and not self.is_expected(message.text):
             self.complaints.append(f"{message.type}: {message.text}")
 
+    @abstractmethod
     def is_expected(self, complaint: str) -> bool:
         """Tell whether the browser always says this about this webmail."""
-        return False
 
     def log_in(self, login: str, password: str | None = None) -> None:
         """Log in by the form, and wait for the inbox."""
@@ -302,6 +307,34 @@ class RainLoop(Webmail):
         self.page.wait_for_selector("#RainLoopEmail:visible")
 
 
-WEBMAILS: dict[str, type[Webmail]] = {"roundcube": Roundcube, "rainloop": RainLoop}
+class OpenWebmail(Protocol):
+    """Opens a new window without cookies."""
 
-__all__ = ["CHROMIUM", "WEBMAILS", "Upload", "Webmail", "launch"]
+    def __call__(self, *, bypass_csp: bool = False) -> Webmail: ...
+
+
+def install_rainloop(directory: Path, archive: Path) -> None:
+    """Install RainLoop from an archive that may have been built from the source.
+
+    That has another checksum than the published one.
+    """
+    rainloop.install(directory, archive, hashlib.sha256(archive.read_bytes()).hexdigest())
+
+
+def fetch(server: Server, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
+    """Fetch a path over HTTPS as it is written; ``headers`` have underscores for hyphens."""
+    connection = http.client.HTTPSConnection(
+        "localhost", server.port("https"), context=server.tls_context(), timeout=20
+    )
+    try:
+        connection.putrequest("GET", path, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        response = connection.getresponse()
+        return response.status, response.headers, response.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+WEBMAILS: dict[str, type[Webmail]] = {"roundcube": Roundcube, "rainloop": RainLoop}
