@@ -1,7 +1,7 @@
 # `make up` starts the server and `make test` runs the tests; neither needs anything set up before.
 
-.PHONY: help up up-docker up-native down logs image test test-unit test-daemons test-container \
-	check format docs lock clean
+.PHONY: help up up-docker up-native down logs image test test-unit test-daemons test-browser \
+	test-container check format docs lock clean
 
 help:
 	@echo "make up       start the server, and return when it works: in a container if there is a"
@@ -38,10 +38,10 @@ image:
 # The first line installs what the tiers need, as far as root may; pytest says what it left out.
 test:
 	@tools/venv dev
-	@.venv/bin/devmail install
+	@.venv/bin/devmail install --webmail roundcube
 	@.venv/bin/pytest
 
-test-unit test-daemons test-container: test-%:
+test-unit test-daemons test-browser test-container: test-%:
 	@tools/venv dev
 	@.venv/bin/pytest tests/$*
 

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
@@ -30,7 +31,9 @@ def fill_mailbox(server: Server) -> None:
     """Give the user a mailbox of some size."""
     with smtp(server, _USER) as client:
         for number in range(_MESSAGES):
-            text = f"From: {_USER}\r\nTo: {_USER}\r\nSubject: message {number}.\r\n\r\nhello\r\n"
+            # A date of its own, so that the last one is on top.
+            head = f"From: {_USER}\r\nTo: {_USER}\r\nDate: {formatdate(time.time() + number)}"
+            text = f"{head}\r\nSubject: message {number}.\r\n\r\nhello\r\n"
             client.sendmail(_USER, [_USER], text)
     wait_for_message(server, _USER, f"message {_MESSAGES - 1}.", timeout=60)
 
