@@ -111,12 +111,12 @@ class Settings:
     webmail: str = option(
         "auto",
         kinds.choice("auto", "rainloop", "roundcube", "none"),
-        "The webmail at https://<hostname>/. auto is the first of the two that is installed.",
+        "The webmail on the HTTPS port; auto is the first of the two that is installed.",
     )
     webmail_one_click: bool = option(
         True,  # noqa: FBT003 - a setting's default
         kinds.BOOLEAN,
-        "Whether https://<hostname>/as/<address> opens that mailbox without asking for a password.",
+        "Whether /as/ADDRESS on the HTTPS port opens that mailbox without asking for a password.",
     )
     webmail_data_dir: Path | None = option(
         None,
@@ -131,7 +131,7 @@ class Settings:
     rainloop_admin_password: str = option(
         "",
         kinds.SECRET,
-        "Password of admin in RainLoop's admin panel at https://<hostname>/?admin; off without.",
+        "The password of admin in RainLoop's admin panel, /?admin, which is closed without one.",
     )
     log_level: str = option(
         "info",
@@ -359,7 +359,7 @@ def reference() -> str:
     ]
     for setting in options():
         kind: Kind = setting.metadata["kind"]
-        default = "" if setting.default in (None, ()) else f"`{kind.show(setting.default)}`"
+        default = "" if setting.default in (None, (), "") else f"`{kind.show(setting.default)}`"
         lines.append(
             f"| `{variable(setting.name)}` | `{setting.name}` | {kind.name} "
             f"| {default} | {setting.metadata['help']} |"

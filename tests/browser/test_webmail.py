@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import email
 import email.policy
+import os
 from email.message import EmailMessage
+from email.utils import localtime
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.helpers.clients import smtp, wait_for_message
-from tests.helpers.server import Server
-from tests.helpers.webmail import OpenWebmail, Upload, Webmail
+from tests.helpers.clients import messages, smtp, wait_for_message
+from tests.helpers.server import Server, kill
+from tests.helpers.wait import wait_for
+from tests.helpers.webmail import OpenWebmail, Upload, Webmail, fetch
 
 CYRILLIC = "Съешь же ещё этих мягких французских булок"
 
@@ -21,6 +25,15 @@ def deliver(server: Server, sender: str, recipient: str, message: EmailMessage) 
     with smtp(server, sender) as client:
         client.sendmail(sender, [recipient], message.as_bytes())
     wait_for_message(server, recipient, message["Subject"])
+
+
+def send_with_utf8(server: Server, sender: str, recipient: str, message: EmailMessage) -> None:
+    message["From"], message["To"] = sender, recipient
+    with smtp(server, sender) as client:
+        options = [] if sender.isascii() else ["SMTPUTF8", "BODY=8BITMIME"]
+        content = message.as_bytes(policy=email.policy.SMTPUTF8)
+        client.sendmail(sender, [recipient], content, mail_options=options)
+    wait_for(lambda: len(messages(server, recipient)) > 0, "the mail")
 
 
 def parsed(message: bytes) -> EmailMessage:
@@ -129,3 +142,39 @@ def test_mail_is_searched(webmail_server: Server, webmail: Webmail) -> None:
     webmail.log_in("finder@read.example")
     webmail.search("pears")
     assert webmail.subjects() == ["about pears"]
+
+
+def test_php_that_dies_is_started_again(webmail_settings: dict[str, str]) -> None:
+    with Server(None, **webmail_settings) as server:
+        assert fetch(server, "/")[0] == 200
+        master, *children = sorted(server.processes("php-fpm"))
+        assert children
+        kill(master)
+        wait_for(lambda: "php ended with signal 9 and is started again" in server.log(), "the line")
+        wait_for(lambda: fetch(server, "/")[0] == 200, "the webmail")
+        assert server.stop() == 0
+    with Server(None, **webmail_settings) as server:
+        assert "php: " not in server.log()
+
+
+def test_the_webmail_looks_well(webmail_server: Server, webmail: Webmail, tmp_path: Path) -> None:
+    """Takes the screenshots of docs/, if ``DEVMAIL_SCREENSHOTS`` names that directory."""
+    reader = "mail2@company2.com"
+    for sender, subject in (
+        ("newsletter@shop.example", "Your order has been shipped"),
+        ("noreply@app.example", "Confirm your e-mail address"),
+        ("иван@почта.рф", "Добро пожаловать"),
+        ("mail1@company1.com", "First"),
+    ):
+        message = EmailMessage()
+        message["Subject"] = subject
+        message["Date"] = localtime()
+        message.set_content(f"Hello,\n\nthis is {sender}. It works.")
+        send_with_utf8(webmail_server, sender, reader, message)
+    webmail.page.goto(webmail.url(f"/as/{reader}"))
+    webmail.wait_for_inbox()
+    expect(webmail.open("First")).to_contain_text("It works.")
+    directory = Path(os.environ.get("DEVMAIL_SCREENSHOTS", tmp_path))
+    picture = directory / f"{webmail_server.settings['webmail']}.png"
+    webmail.page.screenshot(path=picture, animations="disabled")
+    assert picture.stat().st_size > 10_000
