@@ -100,7 +100,7 @@ def prepare(webmail: Webmail, settings: Settings, layout: Layout) -> None:
     uploads = layout.config("php") / "uploads"
     for directory in (layout.webmail_data, uploads):
         directory.mkdir(parents=True, exist_ok=True)
-        os.chown(directory, user.pw_uid, user.pw_gid)
+        _give(directory, user)
         directory.chmod(0o700)
     if webmail.name == "roundcube":
         with _acting_as(user):
@@ -111,6 +111,13 @@ def prepare(webmail: Webmail, settings: Settings, layout: Layout) -> None:
         )
         with _acting_as(user):
             rainloop.prepare(layout.webmail_data, application)
+
+
+def _give(directory: Path, user: pwd.struct_passwd) -> None:
+    """Make ``user`` the owner of all below ``directory``, which may be a volume from elsewhere."""
+    for path in (directory, *directory.rglob("*")):
+        if path.lstat().st_uid != user.pw_uid:
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
 def _prepare_roundcube(data: Path) -> None:
