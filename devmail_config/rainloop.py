@@ -73,6 +73,12 @@ PATCHES = (
         before="84d331f5dcb83336d52f3c9cd420d9ff976e5b0a74989afc5cb88279d38323fb",
         after="f667936e3350882b79766c0b19c7955eef32919c10aa53cd9e5da5e1a58235a0",
     ),
+    Patch(
+        "editor.patch",
+        f"rainloop/v/{VERSION}/app/templates/Index.html",
+        before="74d459ce4314c2ddf3efd0093ecafc1da79871c46a7352dae27b2fb3467fb5b5",
+        after="c085451937b9394206fe1f360fa68ddfd8e32fd4d099ae5e973489ce99bf9dcc",
+    ),
 )
 
 

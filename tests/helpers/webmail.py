@@ -217,7 +217,7 @@ class RainLoop(Webmail):
     """RainLoop 1.17.0."""
 
     def is_expected(self, complaint: str) -> bool:
-        # Links whose target is javascript:false, and one handler of a preloaded stylesheet.
+        # Links to javascript:false, and the editor's buttons, see patches/editor.patch.
         return "violates the following Content Security Policy" in complaint and (
             "JavaScript URL" in complaint or "inline event handler" in complaint
         )

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from devmail_config import rainloop
 from devmail_config.errors import DevmailError
@@ -82,6 +82,43 @@ def test_the_admin_panel_is_closed_unless_it_has_a_password(own_directory: Path)
                 else:
                     page.wait_for_load_state("networkidle")
                     assert page.locator("input[type=password]").is_visible()
+
+
+def test_the_editors_buttons_work_under_the_policy(own_directory: Path) -> None:
+    app = own_directory / "app"
+    install_rainloop(app, ARCHIVE)
+    with (
+        Server(None, webmail="rainloop", rainloop_dir=str(app)) as server,
+        sync_playwright() as playwright,
+    ):
+        webmail = RainLoop(server, launch(playwright, server).new_page())
+        page = webmail.page
+        webmail.log_in("writer@edit.example")
+        page.click(".buttonCompose")
+        text = page.locator("div.cke_wysiwyg_div")
+        text.or_(page.locator("textarea.cke_plain")).wait_for()
+        if not text.is_visible():
+            # The first button changes between plain and formatted text.
+            page.locator(".cke_button").first.click()
+        text.click(position={"x": 20, "y": 20})
+        page.click(".cke_button__bold")
+        page.keyboard.type("fat")
+        page.click(".cke_button__bold")
+        page.locator(".cke_combo_button").first.click()
+        page.frame_locator("iframe.cke_panel_frame").locator("a", has_text="Georgia").click()
+        page.keyboard.type("serif")
+        expect(text.locator("strong")).to_have_text("fat")
+        expect(text.locator("span[style*=Georgia]")).to_contain_text("serif")
+        # Nothing but a function of the editor can be asked for in this way.
+        page.evaluate(
+            """() => {
+                const link = document.createElement("a");
+                link.setAttribute("onclick", "CKEDITOR.tools.callFunction(1); window.ran = true");
+                document.querySelector(".cke").append(link);
+                link.click();
+            }"""
+        )
+        assert page.evaluate("window.ran") is None
 
 
 def test_a_volume_of_the_seed_image_keeps_working_with_a_key_of_its_own(
