@@ -10,7 +10,7 @@ import contextlib
 import os
 import pwd
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def choose(
         return None, []
     for name in allowed(settings):
         if not (missing := lacks(name, layout, machine)):
-            return _installed(name, layout), []
+            return _installed(name, layout), list(_judge_place(name, settings, layout))
     if settings.webmail == "auto":
         return None, []
     return None, [
@@ -73,6 +73,18 @@ def choose(
             f"devmail install --webmail {settings.webmail} (as root), or DEVMAIL_WEBMAIL=auto",
         )
     ]
+
+
+def _judge_place(name: str, settings: Settings, layout: Layout) -> Iterable[Problem]:
+    # Its usual place is in the state directory, which has been judged.
+    if name != "rainloop" or settings.rainloop_dir is None:
+        return
+    if (blocked := surroundings.unreachable(layout.rainloop)) is not None:
+        yield Problem(
+            settings.subject("rainloop_dir"),
+            f"the user that PHP runs as cannot enter {blocked}",
+            "install it elsewhere, for example with DEVMAIL_RAINLOOP_DIR=/usr/local/share/rainloop",
+        )
 
 
 def allowed(settings: Settings) -> tuple[str, ...]:

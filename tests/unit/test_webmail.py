@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devmail_config import native, rainloop, webmail
+from devmail_config import native, rainloop, surroundings, webmail
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
@@ -77,6 +77,20 @@ def test_one_that_is_asked_for_and_not_installed_is_a_problem(
         f"not installed: {missing.format(rainloop=layout.rainloop)}\n"
         f"    -> devmail install --webmail {wanted} (as root), or DEVMAIL_WEBMAIL=auto"
     )
+
+
+def test_rainloop_where_php_cannot_enter_is_a_problem(
+    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rainloop, "is_installed", lambda _: True)
+    monkeypatch.setattr(surroundings, "unreachable", lambda path: path)
+    settings = Settings(rainloop_dir=layout.rainloop)
+    _, (problem,) = webmail.choose(settings, layout, machine(tmp_path, *RAINLOOP))
+    assert str(problem).startswith(
+        f"DEVMAIL_RAINLOOP_DIR='{layout.rainloop}' (default): "
+        f"the user that PHP runs as cannot enter {layout.rainloop}\n"
+    )
+    assert webmail.choose(Settings(), layout, machine(tmp_path, *RAINLOOP))[1] == []
 
 
 @pytest.fixture
