@@ -84,10 +84,12 @@ PATCHES = (
 
 def is_installed(directory: Path) -> bool:
     """Tell whether ``directory`` has RainLoop with every patch of ours in it."""
-    return (directory / _INCLUDE).is_file() and all(
-        (directory / patch.target).is_file() and _checksum(directory / patch.target) == patch.after
-        for patch in PATCHES
-    )
+    try:
+        return (directory / _INCLUDE).is_file() and all(
+            _checksum(directory / patch.target) == patch.after for patch in PATCHES
+        )
+    except OSError:
+        return False
 
 
 def download(path: Path) -> None:

@@ -144,6 +144,18 @@ def test_mail_is_searched(webmail_server: Server, webmail: Webmail) -> None:
     assert webmail.subjects() == ["about pears"]
 
 
+def test_health_leaves_nothing_behind(webmail_settings: dict[str, str]) -> None:
+    def files(server: Server) -> list[Path]:
+        return sorted(path for path in (server.state / "webmail").rglob("*") if path.is_file())
+
+    with Server(None, **webmail_settings) as server:
+        before = files(server)
+        assert server.command("health").returncode == 0
+        assert files(server) == before
+        assert not [path for path in before if path.name.startswith("sess_")]
+        assert "php: " not in server.log()
+
+
 def test_php_that_dies_is_started_again(webmail_settings: dict[str, str]) -> None:
     with Server(None, **webmail_settings) as server:
         assert fetch(server, "/")[0] == 200
