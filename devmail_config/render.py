@@ -23,7 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from devmail_config import __version__, addresses
 from devmail_config.layout import Layout
-from devmail_config.services import PYTHON, Service, listeners, running
+from devmail_config.services import HEALTH_CHECK, PYTHON, Service, listeners, running
 from devmail_config.settings import Settings
 from devmail_config.tls import TlsFiles
 from devmail_config.webmail import Webmail
@@ -71,6 +71,7 @@ def render(
         # Where the webmail finds the daemons.
         "local": reachable(listen_addresses),
         "webmail": webmail,
+        "health_check": HEALTH_CHECK,
         # By which names a browser may know this server, and how it writes where a page is from.
         "own_names": dict.fromkeys((settings.hostname, *settings.tls_names, *_LOOPBACK_NAMES)),
         "origin": lambda scheme, name: origin(scheme, name, settings.port(scheme)),

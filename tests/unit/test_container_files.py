@@ -19,10 +19,12 @@ OF_THE_IMAGE = {
     "bind_address",
     "mail_dir",
     "port_offset",
+    "rainloop_dir",
     "state_dir",
     "tls_ca_path",
     "tls_cert_path",
     "tls_key_path",
+    "webmail_data_dir",
 }
 PORTS = sorted(listener.port for listener in LISTENERS)
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -1,4 +1,7 @@
-"""How long the webmail takes, in a real browser: ``python -m tests.bench.webmail [WEBMAIL]``.
+#!/usr/bin/env python3
+"""How long the webmail takes, in a real browser.
+
+    bench/webmail.py [roundcube|rainloop]
 
 Every figure is the median of several windows without cookies and with an empty cache. For RainLoop,
 ``DEVMAIL_RAINLOOP_DIR`` says where it is installed.
@@ -16,6 +19,8 @@ from email.utils import formatdate
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.helpers.clients import smtp, wait_for_message
 from tests.helpers.server import Server
