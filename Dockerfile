@@ -14,23 +14,29 @@ RUN export SOURCE_DATE_EPOCH=0 && \
     groupadd --system --gid 904 postdrop && \
     rm -f /etc/*- /var/log/faillog /var/log/lastlog
 
-COPY debian-packages.txt /opt/devmail/
+# rainloop, roundcube or none. RainLoop's release is downloaded from GitHub, unless it is beside this
+# file already.
+ARG WEBMAIL=rainloop
+COPY debian-*.txt /opt/devmail/
 # The Python packages are Debian's, too: they get its security updates, need neither pip nor a
 # compiler, and come compiled to byte code.
 #
 # What packages make for this one machine (a key, a certificate, logs, caches) is no part of an image.
 RUN apt-get update && \
-    echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections && \
+    debconf-set-selections /opt/devmail/debian-answers.txt && \
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        $(grep -v "^#" /opt/devmail/debian-packages.txt) \
+        $(find /opt/devmail \( -name debian-packages.txt -o -name "debian-packages-$WEBMAIL.txt" \) \
+            -exec grep -hv "^#" {} +) \
         python3-click python3-cryptography python3-idna python3-jinja2 python3-yaml && \
     rm -rf /etc/*- /etc/dovecot/private/* /etc/ssl/*/ssl-cert-snakeoil.* \
         /var/cache/apt/*.bin /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache \
-        /var/lib/apt/lists/* /var/lib/dpkg/*-old /var/www/html/*.html && \
+        /etc/roundcube/config.inc.php /etc/roundcube/debian-db.php /var/lib/apt/lists/* \
+        /var/lib/dpkg/*-old /var/www/html/*.html && \
     find /var/log -type f -delete && \
     find /etc/ssl/certs -xtype l -delete
 
-COPY entrypoint.py /opt/devmail/
+COPY entrypoint.py rainloop-legacy-*.zip /opt/devmail/
+COPY patches /opt/devmail/patches
 COPY templates /opt/devmail/templates
 COPY devmail_config /opt/devmail/devmail_config
 # Byte code that is believed without a look at its source: the root file system may be read-only.
@@ -40,7 +46,14 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/devmail/dev
 
 ENV DEVMAIL_STATE_DIR=/var/lib/devmail \
     DEVMAIL_MAIL_DIR=/var/mail \
+    DEVMAIL_WEBMAIL_DATA_DIR=/var/www/rainloop/data \
+    DEVMAIL_RAINLOOP_DIR=/usr/local/share/rainloop \
     DEVMAIL_BIND_ADDRESS=0.0.0.0,::
+RUN [ "$WEBMAIL" = none ] || \
+    devmail install --webmail "$WEBMAIL" $(find /opt/devmail -name "*.zip" -printf "--archive %p") || \
+    { echo "Put that archive beside the Dockerfile, or build with Debian's webmail:" \
+        "--build-arg WEBMAIL=roundcube" >&2; \
+      exit 1; }
 EXPOSE 25 80 110 143 443 465 587 993 995
 # Mailboxes; the webmail's data; and the queue with the CA of our own making.
 VOLUME ["/var/mail", "/var/www/rainloop/data", "/var/lib/devmail"]
@@ -58,4 +71,5 @@ LABEL org.opencontainers.image.title="devmail" \
     org.opencontainers.image.licenses="MIT" \
     org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim" \
     org.opencontainers.image.version="$VERSION" \
+    devmail.webmail="$WEBMAIL" \
     org.opencontainers.image.revision="$REVISION"

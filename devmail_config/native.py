@@ -36,11 +36,7 @@ _UNITS = (
     *("phpsessionclean.timer", "roundcube-cleandb.timer", "roundcube-gc.timer"),
 )
 # What packages would else make up in /etc, or ask for a database of, and nothing here reads.
-_ANSWERS = """\
-postfix postfix/main_mailer_type select No configuration
-roundcube-core roundcube/dbconfig-install boolean false
-roundcube-core roundcube/reconfigure-webserver multiselect
-"""
+_ANSWERS = Path(__file__).parent.parent / "debian-answers.txt"
 
 
 def install(needed: Sequence[str], machine: Machine) -> None:
@@ -59,7 +55,7 @@ def install(needed: Sequence[str], machine: Machine) -> None:
         ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
     )
     with _no_service_starts():
-        subprocess.run(["debconf-set-selections"], input=_ANSWERS, text=True, check=False)
+        subprocess.run(["debconf-set-selections", str(_ANSWERS)], check=False)
         for command in commands:
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode != 0:
