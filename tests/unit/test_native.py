@@ -18,6 +18,7 @@ from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings, load
 from devmail_config.surroundings import Machine
+from tests.helpers.server import ROOT
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_missing_packages_are_installed_and_their_services_not_started(
 ) -> None:
     native.install(["nginx", "postfix", "s6"], apt.machine)
     assert apt.asked == [
-        "debconf-set-selections ",
+        f"debconf-set-selections {ROOT}/debian-answers.txt",
         "apt-get update -qq",
         "apt-get install -y -qq --no-install-recommends postfix s6",
         # Debian's policy for services while packages are installed: none may start.
