@@ -44,7 +44,7 @@ def say_who(lock: IO[str], process: int) -> None:
 
 FAKE_APT = """\
 #!/bin/sh
-echo "$0 $*" | sed 's|.*/||' >> {log}
+echo "$(basename "$0") $*" >> {log}
 [ "$1" = install ] && cat {policy} >> {log}
 [ "$1" = "{fails}" ] || exit 0
 printf 'one\\ntwo\\nE: three\\nE: four\\n' >&2
