@@ -26,6 +26,7 @@ def make(layout: Layout) -> None:
     layout.state.mkdir(parents=True, exist_ok=True)
     _own(layout.spool, "root", 0o755)
     _own(layout.postfix_data, "postfix", 0o700)
+    _own(layout.faults, _MAIL_USER, 0o700)
 
 
 def take_over_mail(directory: Path) -> Iterator[str]:

@@ -34,6 +34,8 @@ class Kind:
     parse: Callable[[str], Any]
     example: str
     show: Callable[[Any], str] = str
+    # Whether a YAML value may also be a mapping; it is read as lines of key=value.
+    is_mapping: bool = False
 
 
 def _hostname(text: str) -> str:
@@ -154,6 +156,18 @@ def list_of(kind: Kind, plural: str, example: str, *, may_be_empty: bool = True)
         return tuple(dict.fromkeys(parsed))
 
     return Kind(f"list of {plural}", parse, example, lambda items: ", ".join(map(str, items)))
+
+
+def or_none(kind: Kind) -> Kind:
+    """Build the kind that is ``kind``, or "none" for what there shall not be."""
+
+    def parse(text: str) -> Any:
+        return None if text.lower() in {"", "none"} else kind.parse(text)
+
+    def show(value: Any) -> str:
+        return "none" if value is None else kind.show(value)
+
+    return Kind(f"{kind.name} or none", parse, kind.example, show)
 
 
 HOSTNAME = Kind("host name", _hostname, "mail.localhost")

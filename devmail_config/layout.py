@@ -9,6 +9,7 @@
         supervisor/     the service directories
       spool/            Postfix's queue: outlives a restart
       postfix/          Postfix's own small state
+      faults/           what faults that count have counted so far
       mail/             the mailboxes (or DEVMAIL_MAIL_DIR)
       webmail/          users' settings in the webmail (or DEVMAIL_WEBMAIL_DATA_DIR)
       rainloop/         RainLoop, if it was installed here (or DEVMAIL_RAINLOOP_DIR)
@@ -65,6 +66,11 @@ class Layout:
     def postfix_data(self) -> Path:
         """Postfix's data directory: locks, TLS session caches, the random seed."""
         return self.state / "postfix"
+
+    @property
+    def faults(self) -> Path:
+        """What faults that count have counted so far: outlives a restart, as Postfix's queue."""
+        return self.state / "faults"
 
     @property
     def tls(self) -> Path:

@@ -21,7 +21,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from devmail_config import __version__, addresses
+from devmail_config import __version__, addresses, fault_tables
 from devmail_config.layout import Layout
 from devmail_config.services import HEALTH_CHECK, PYTHON, Service, listeners, running
 from devmail_config.settings import Settings
@@ -31,7 +31,7 @@ from devmail_config.webmail import Webmail
 _PACKAGE = Path(__file__).parent
 TEMPLATES = _PACKAGE.parent / "templates"
 # The part of this package that daemons start, below libexec/.
-_LIBEXEC_SOURCES = ("__init__.py", "addresses.py", "programs/*.py")
+_LIBEXEC_SOURCES = ("__init__.py", "addresses.py", "faults.py", "programs/*.py")
 # Postfix distrusts a configuration that is younger than two seconds, and its tools wait.
 _AGE_SECONDS = 10
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -58,6 +58,7 @@ def render(
 ) -> Tree:
     """Render every file, by its path below the run directory."""
     environment = _environment()
+    tables = fault_tables.tables(settings.all_faults)
     context = {
         "settings": settings,
         "layout": layout,
@@ -78,6 +79,10 @@ def render(
         "ordinary": addresses.ORDINARY,
         "exception": addresses.EXCEPTION,
         "written": addresses.WRITTEN,
+        "faults": settings.all_faults,
+        "fault_tables": tables,
+        "gate_is_needed": any(table.is_for_single_recipients for table in tables),
+        "quotas": fault_tables.Quotas.of(settings.all_faults),
         "python": f"{PYTHON} -ISE",
         "libexec": layout.libexec,
         "version": __version__,
@@ -92,6 +97,7 @@ def render(
     if webmail:
         of_webmail = {**context, "config": layout.config(webmail.name)}
         tree |= _render_service(environment, of_webmail, webmail.name)
+    tree |= _render_fault_tables(environment, context)
     supervisor = PurePosixPath("supervisor/.s6-svscan")
     for name, template in (("SIGTERM", "SIGTERM"), ("finish", "svscan-finish")):
         content = environment.get_template(f"supervisor/{template}.j2").render(context)
@@ -180,6 +186,16 @@ def _render_service(
         yield PurePosixPath(template.removesuffix(".j2")), RenderedFile(content)
 
 
+def _render_fault_tables(environment: Environment, context: Mapping[str, Any]) -> Tree:
+    template = environment.get_template("postfix/_fault_table.j2")
+    return {
+        PurePosixPath("postfix/faults") / table.name: RenderedFile(
+            template.render({**context, "table": table})
+        )
+        for table in context["fault_tables"]
+    }
+
+
 def _render_supervision(
     environment: Environment, context: Mapping[str, Any], name: str
 ) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
@@ -201,8 +217,9 @@ def _render_libexec(
     environment: Environment, context: Mapping[str, Any]
 ) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
     libexec = PurePosixPath("libexec")
-    content = environment.get_template("libexec/__main__.py.j2").render(context)
-    yield libexec / "__main__.py", RenderedFile(content)
+    for name, executable in (("__main__.py", False), ("faults.json", False), ("fault-gate", True)):
+        content = environment.get_template(f"libexec/{name}.j2").render(context)
+        yield libexec / name, RenderedFile(content, executable)
     for pattern in _LIBEXEC_SOURCES:
         for source in sorted(_PACKAGE.glob(pattern)):
             path = libexec / _PACKAGE.name / source.relative_to(_PACKAGE).as_posix()

@@ -18,8 +18,10 @@ from typing import Any
 
 import yaml
 
+from devmail_config import faults as failures
 from devmail_config import kinds
 from devmail_config.errors import Problem
+from devmail_config.faults import Faults
 from devmail_config.kinds import Kind
 from devmail_config.services import LISTENERS
 
@@ -57,6 +59,32 @@ class Settings:
         60,
         kinds.DURATION,
         "How long mail for an unreachable domain is tried before it comes back as a bounce.",
+    )
+    delay_warning_after: int | None = option(
+        None,
+        kinds.or_none(kinds.DURATION),
+        "When the sender is told that mail is delayed; none: never, not even by NOTIFY=DELAY.",
+    )
+    fault_suffix: str | None = option(
+        "fault.test",
+        kinds.or_none(kinds.HOSTNAME),
+        "The domain below which addresses fail on demand, see docs/faults.md; none turns that off.",
+    )
+    faults: tuple[str, ...] = option(
+        (),
+        Kind(
+            "rules match=behaviour",
+            failures.split,
+            "shop.example=rcpt-450; from:app@shop.example=bounce",
+            "; ".join,
+            is_mapping=True,
+        ),
+        "More addresses that fail, and how, see docs/faults.md; `;` or a new line between rules.",
+    )
+    fault_ports: bool = option(
+        False,  # noqa: FBT003 - a setting's default
+        kinds.BOOLEAN,
+        "Whether there are ports with bad certificates and broken connections, see docs/faults.md.",
     )
     require_auth: bool = option(
         True,  # noqa: FBT003 - a setting's default
@@ -150,6 +178,11 @@ class Settings:
         """Seconds between two tries to deliver, so that a bounce is never much too late."""
         return max(1, min(10, self.bounce_after // 10))
 
+    @property
+    def all_faults(self) -> Faults:
+        """The faults of this server, those of rules and those that are built in."""
+        return Faults.of(self.faults, self.fault_suffix)
+
     def port(self, listener: str) -> int:
         """Give the port of the listener of that name, the offset added."""
         return next(one.port for one in LISTENERS if one.name == listener) + self.port_offset
@@ -187,7 +220,35 @@ def load(environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
     settings = Settings()
     for assignment in (*_from_yaml(environ, problems), *_from_environment(environ, problems)):
         settings = _assign(settings, assignment, problems)
-    return settings, problems
+    wrong = list(_judge_faults(settings))
+    if wrong:
+        settings = replace(settings, faults=())
+    return settings, [*problems, *wrong]
+
+
+def _judge_faults(settings: Settings) -> Iterable[Problem]:
+    """Judge what only several settings together show: rules that are wrong, or in conflict."""
+    suffix = settings.fault_suffix
+    if suffix and f".{settings.hostname}".endswith(f".{suffix}"):
+        yield Problem(
+            settings.subject("fault_suffix"),
+            f"the server's own name, {settings.hostname}, lies below it",
+            "choose another suffix, or another DEVMAIL_HOSTNAME",
+        )
+    origin = settings.origin("faults")
+    for number, (rule, error) in enumerate(
+        failures.judge(settings.faults, suffix, settings.bad_domains), start=1
+    ):
+        where = f"in {variable('faults')} ({origin})"
+        if origin.startswith("file "):
+            # What a file named by DEVMAIL_..._FILE holds may be a secret.
+            yield Problem(
+                f"wrong rule {number} {where}",
+                "(the reason would show the value)",
+                "correct it; set the variable itself to see what is wrong",
+            )
+        else:
+            yield Problem(f"the rule {rule!r} {where}", str(error), error.remedy)
 
 
 @dataclass(frozen=True)
@@ -258,13 +319,14 @@ def _from_yaml(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[
                 )
             )
             continue
-        text = _yaml_text(value)
+        kind = _kind(key)
+        text = _yaml_rules(value) if kind.is_mapping else _yaml_text(value)
         if text is None:
             problems.append(
                 Problem(
                     f"{key} in {path}",
                     "not a single value or a list of them",
-                    f"write for example: {key}: {_kind(key).example}",
+                    f"write for example: {key}: {kind.example}",
                 )
             )
         else:
@@ -281,6 +343,15 @@ def _yaml_text(value: object) -> str | None:
         items = [_yaml_text(item) for item in value]
         return None if None in items else ", ".join(map(str, items))
     return None
+
+
+def _yaml_rules(value: object) -> str | None:
+    """Give the lines that a person would have typed for a mapping, or for a list of rules."""
+    if isinstance(value, dict):
+        value = [f"{key}={_yaml_text(item)}" for key, item in value.items()]
+    if isinstance(value, list):
+        return "\n".join(str(_yaml_text(item)) for item in value)
+    return _yaml_text(value)
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[_Assignment]:

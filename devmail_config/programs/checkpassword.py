@@ -20,7 +20,7 @@ _WRONG = 1
 def main(arguments: Sequence[str]) -> int:
     """Check the login on file descriptor 3; ``arguments``: fold or separate, then the reply."""
     plus_addresses, *reply = arguments
-    login, password = _read_login(_INPUT)
+    login, password = read_login(_INPUT)
     try:
         mailbox = mailbox_for(login, password, plus_addresses)
     except AddressError as error:
@@ -42,7 +42,8 @@ def mailbox_for(login: str, password: str, plus_addresses: str) -> str:
     return (address.without_detail() if plus_addresses == "fold" else address).mailbox
 
 
-def _read_login(descriptor: int) -> tuple[str, str]:
+def read_login(descriptor: int) -> tuple[str, str]:
+    """Read login and password as Dovecot passes them on."""
     data = b""
     while data.count(b"\0") < 2 and len(data) < _INPUT_BYTES:
         chunk = os.read(descriptor, _INPUT_BYTES)
