@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from devmail_config import (
     __version__,
     directories,
     native,
+    queue,
     rainloop,
     render,
     supervise,
@@ -28,7 +30,7 @@ from devmail_config.errors import DevmailError, Problem
 from devmail_config.health import examine, progress
 from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS, running
-from devmail_config.settings import Settings, load, reference
+from devmail_config.settings import Settings, fixed_values, load, reference
 from devmail_config.summary import summary
 from devmail_config.surroundings import Machine
 from devmail_config.tls import TlsFiles
@@ -197,6 +199,66 @@ def logs() -> None:
     native.follow_log(layout)
 
 
+@program.command()
+def reload() -> None:
+    """Take over changed settings in the running server, without losing a connection or mail."""
+    settings, problems = load(os.environ)
+    layout = Layout.of(settings, _working_directory())
+    _stop_if([*problems, *tls.judge(settings, datetime.now(UTC))])
+    _stop_if(_judge_reload(settings, layout))
+    files, addresses = tls.planned(settings, layout), surroundings.available_addresses(settings)
+    tree = render.render(settings, layout, files, addresses)
+    before = render.update(tree, layout.run, time.time())
+    if problems := supervise.judge_configuration(layout):
+        render.update(before, layout.run, time.time())
+        raise DevmailError(problems)
+    supervise.reload(layout)
+    click.echo(f"devmail: reloaded, {len(before)} files of the configuration have changed")
+
+
+def _judge_reload(settings: Settings, layout: Layout) -> Iterable[Problem]:
+    if surroundings.running_server(layout) is None:
+        yield Problem(
+            f"the server of {layout.state}",
+            "none is running",
+            "start one with `make up`, or set DEVMAIL_STATE_DIR to that of another",
+        )
+        return
+    running = json.loads(layout.fixed_settings.read_text(encoding="utf-8"))
+    for name, value in fixed_values(settings).items():
+        if running.get(name) != value:
+            yield Problem(
+                settings.subject(name),
+                f"it was {running.get(name)!r} at the start, and cannot change while it runs",
+                "stop the server and start it again",
+            )
+
+
+@program.group("queue", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON a message, for programs.")
+@click.pass_context
+def queue_group(context: click.Context, *, as_json: bool) -> None:
+    """Show the mail that waits to be delivered."""
+    if context.invoked_subcommand is None:
+        _, layout = _settings()
+        text, waiting = queue.listing(layout)
+        click.echo(text if as_json else f"{queue.table(waiting)}\n", nl=False)
+
+
+@queue_group.command("flush")
+def queue_flush() -> None:
+    """Try to deliver everything that waits, now."""
+    _, layout = _settings()
+    queue.flush(layout)
+
+
+@queue_group.command("expire")
+def queue_expire() -> None:
+    """Return everything that waits to its sender, now."""
+    _, layout = _settings()
+    queue.expire(layout)
+
+
 def _settings() -> tuple[Settings, Layout]:
     """Load the settings, and stop here if any is wrong."""
     settings, problems = load(os.environ)
@@ -222,9 +284,9 @@ def _judge(settings: Settings, layout: Layout) -> list[Problem]:
     ]
 
 
-def _stop_if(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise DevmailError(problems)
+def _stop_if(problems: Iterable[Problem]) -> None:
+    if found := list(problems):
+        raise DevmailError(found)
 
 
 def _prepare() -> _Server:

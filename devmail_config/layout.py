@@ -5,6 +5,7 @@
     <state>/            the one directory that devmail writes to
       run/              emptied and written anew at every start
         <daemon>/       the daemon's configuration, sockets and pid files
+        fixed-settings.json   what `devmail reload` cannot change
         libexec/        the Python that daemons start: the rule of addresses, and no more
         supervisor/     the service directories
       spool/            Postfix's queue: outlives a restart
@@ -86,6 +87,11 @@ class Layout:
     def lock(self) -> Path:
         """The file that a running server holds a lock on."""
         return self.state / "lock"
+
+    @property
+    def fixed_settings(self) -> Path:
+        """Those settings of the running server that cannot change while it runs, as JSON."""
+        return self.run / "fixed-settings.json"
 
     @property
     def libexec(self) -> Path:

@@ -10,6 +10,7 @@ each service, and a template whose name begins with ``_`` is only there for othe
 
 from __future__ import annotations
 
+import json
 import os
 import py_compile
 import re
@@ -24,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from devmail_config import __version__, addresses, fault_tables
 from devmail_config.layout import Layout
 from devmail_config.services import HEALTH_CHECK, PYTHON, Service, listeners, running
-from devmail_config.settings import Settings
+from devmail_config.settings import Settings, fixed_values
 from devmail_config.tls import TlsFiles
 from devmail_config.webmail import Webmail
 
@@ -88,6 +89,9 @@ def render(
         "version": __version__,
     }
     tree = {**_downloads(tls), **dict(_render_libexec(environment, context))}
+    tree[PurePosixPath(layout.fixed_settings.name)] = RenderedFile(
+        json.dumps(fixed_values(settings), indent=1) + "\n"
+    )
     for service in running(with_webmail=webmail is not None):
         config = layout.config(service.name)
         of_service = {**context, "service": service, "config": config}
@@ -114,15 +118,40 @@ def write(tree: Tree, directory: Path, created_at: float) -> None:
         shutil.rmtree(directory)
     directory.mkdir(parents=True, mode=0o755)
     for path, file in tree.items():
+        _write_file(directory / path, file, created_at)
+
+
+def update(tree: Tree, directory: Path, created_at: float) -> Tree:
+    """Write what has changed of ``tree`` into the directory of a running server.
+
+    Each file is replaced whole, and nothing is removed: the daemons' sockets are there too. Gives
+    the files as they were before, for a way back; a file that is new is not among them.
+    """
+    before = {}
+    for path, file in tree.items():
         target = directory / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(
-            file.content if isinstance(file.content, bytes) else file.content.encode()
-        )
-        target.chmod(0o755 if file.executable else 0o644)
-        os.utime(target, (created_at - _AGE_SECONDS, created_at - _AGE_SECONDS))
-        if target.suffix == ".py":
-            py_compile.compile(str(target), doraise=True)
+        content = target.read_bytes() if target.exists() else None
+        if content == _octets(file):
+            continue
+        if content is not None:
+            before[path] = RenderedFile(content, file.executable)
+        _write_file(target, file, created_at)
+    return before
+
+
+def _write_file(target: Path, file: RenderedFile, created_at: float) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f"{target.name}.new")
+    new.write_bytes(_octets(file))
+    new.chmod(0o755 if file.executable else 0o644)
+    os.utime(new, (created_at - _AGE_SECONDS, created_at - _AGE_SECONDS))
+    new.replace(target)
+    if target.suffix == ".py":
+        py_compile.compile(str(target), doraise=True)
+
+
+def _octets(file: RenderedFile) -> bytes:
+    return file.content if isinstance(file.content, bytes) else file.content.encode()
 
 
 def endpoint(address: str, port: int) -> str:

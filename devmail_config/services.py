@@ -31,6 +31,8 @@ class Service:
     # The signal for an orderly end, and the seconds after which the supervisor insists.
     stop_signal: str = "TERM"
     stop_seconds: int = 5
+    # Whether HUP makes it read its configuration again, and lets its clients finish.
+    reloads: bool = False
     # Whether the daemon's log lines lack its name, so that it has to be put in front of them.
     is_nameless: bool = False
     # The lines that a health check leaves in the log when all is well, as regular expressions of
@@ -43,6 +45,7 @@ SERVICES = (
         "dovecot",
         command=("/usr/sbin/dovecot", "-F", "-c", "{config}/dovecot.conf"),
         check=("/usr/bin/doveconf", "-n", "-c", "{config}/dovecot.conf"),
+        reloads=True,
         routine=(
             rf" Login: user=<{HEALTH_CHECK}@",
             rf"({HEALTH_CHECK}@[^ ]*: Info: Disconnected: Logged out ",
@@ -53,6 +56,7 @@ SERVICES = (
         # What `postfix start-fg` would do, without the shell that it leaves in between.
         command=("/usr/lib/postfix/sbin/master", "-s", "-c", "{config}"),
         check=("/usr/sbin/postfix", "-c", "{config}", "check"),
+        reloads=True,
         # Without the first, smtpd dies at its first client; without the second, mail that waited
         # in the queue since the last stop would be tried, and perhaps bounced, too early.
         waits_for=("dovecot/base/postfix-auth", "dovecot/base/lmtp"),
@@ -65,6 +69,7 @@ SERVICES = (
         "nginx",
         command=("/usr/sbin/nginx", "-c", "{config}/nginx.conf"),
         check=("/usr/sbin/nginx", "-q", "-t", "-c", "{config}/nginx.conf"),
+        reloads=True,
         stop_signal="QUIT",
         stop_seconds=2,
         is_nameless=True,

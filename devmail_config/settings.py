@@ -31,9 +31,18 @@ _FILE_SUFFIX = "_FILE"
 _DEFAULT = "default"
 
 
-def option(default: Any, kind: Kind, help: str) -> Any:  # noqa: A002 - the natural word
-    """Declare one setting: its default, the kind of its value, and what it is for."""
-    return field(default=default, metadata={"kind": kind, "help": help})
+def option(
+    default: Any,
+    kind: Kind,
+    help: str,  # noqa: A002 - the natural word
+    *,
+    fixed: bool = False,
+) -> Any:
+    """Declare one setting: its default, the kind of its value, and what it is for.
+
+    A ``fixed`` one cannot change while the server runs.
+    """
+    return field(default=default, metadata={"kind": kind, "help": help, "fixed": fixed})
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,13 @@ class Settings:
         "mail.localhost",
         kinds.HOSTNAME,
         "Name of the server: in SMTP greetings, bounces, certificates and web addresses.",
+        fixed=True,
     )
     tls_names: tuple[str, ...] = option(
         (),
         kinds.list_of(kinds.HOSTNAME_OR_IP, "host names or IP addresses", "mail.test, 192.0.2.7"),
         "More host names and IP addresses for the certificate that devmail makes itself.",
+        fixed=True,
     )
     bad_domains: tuple[str, ...] = option(
         ("bad-domain.com",),
@@ -85,6 +96,7 @@ class Settings:
         False,  # noqa: FBT003 - a setting's default
         kinds.BOOLEAN,
         "Whether there are ports with bad certificates and broken connections, see docs/faults.md.",
+        fixed=True,
     )
     require_auth: bool = option(
         True,  # noqa: FBT003 - a setting's default
@@ -105,36 +117,43 @@ class Settings:
         ("127.0.0.1", "::1"),
         kinds.list_of(kinds.IP_ADDRESS, "IP addresses", "0.0.0.0, ::", may_be_empty=False),
         "Addresses to listen on. 0.0.0.0 and :: mean every interface of the machine.",
+        fixed=True,
     )
     port_offset: int = option(
         0,
         kinds.integer(0, 64000),
         "Added to every port, so that servers can run side by side: 20000 gives 20025, 20143 ...",
+        fixed=True,
     )
     state_dir: Path = option(
         Path(".devmail"),
         kinds.PATH,
         "The one directory that devmail writes to. A relative path starts where devmail starts.",
+        fixed=True,
     )
     mail_dir: Path | None = option(
         None,
         kinds.PATH,
         "Where the mailboxes are, if not in mail/ below the state directory.",
+        fixed=True,
     )
     tls_key_path: Path = option(
         Path("/etc/ssl/private/mail.key.pem"),
         kinds.PATH,
         "Your server's private key (PEM, not encrypted).",
+        fixed=True,
     )
     tls_cert_path: Path = option(
         Path("/etc/ssl/certs/mail.cert.pem"),
         kinds.PATH,
         "Your server's certificate (PEM), intermediate certificates after it.",
+        fixed=True,
     )
     tls_ca_path: Path = option(
         Path("/etc/ssl/certs/ca.cert.pem"),
         kinds.PATH,
         "The certificate of the CA that your server's certificate leads to (PEM).",
+        fixed=True,
     )
     webmail: str = option(
         "auto",
@@ -208,6 +227,15 @@ def options() -> tuple[Field[Any], ...]:
 def variable(name: str) -> str:
     """Give the environment variable of the setting ``name``."""
     return PREFIX + name.upper()
+
+
+def fixed_values(settings: Settings) -> dict[str, str]:
+    """Give the settings that cannot change while the server runs, as they are shown."""
+    return {
+        option.name: _kind(option.name).show(getattr(settings, option.name))
+        for option in options()
+        if option.metadata["fixed"]
+    }
 
 
 def load(environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
@@ -424,6 +452,9 @@ def reference() -> str:
         f"`{CONFIG_VARIABLE}` names; the environment wins. `..._FILE` reads the value from a file,",
         f"as in `{variable('hostname')}_FILE=/run/secrets/hostname`. A name that is not listed",
         "here is an error. This page is the output of `devmail settings`.",
+        "",
+        "`devmail reload` takes over what has changed in them since the start, apart from",
+        ", ".join(f"`{option.name}`" for option in options() if option.metadata["fixed"]) + ".",
         "",
         "| variable | YAML key | type | default | meaning |",
         "|---|---|---|---|---|",

@@ -20,6 +20,7 @@ from devmail_config.render import filled
 from devmail_config.services import Service
 
 _SUPERVISOR = "/usr/bin/s6-svscan"
+_CONTROL = "/usr/bin/s6-svc"
 # Daemons get no more of the environment than this: settings and secrets end with Python.
 _KEPT_VARIABLES = ("TZ",)
 # More than any daemon's limit of clients.
@@ -59,6 +60,18 @@ def judge_configuration(layout: Layout, services: Iterable[Service]) -> list[Pro
     """
     checks = [_Check(service, layout) for service in services if service.check]
     return [problem for check in checks for problem in check.finish()]
+
+
+def reload(layout: Layout) -> None:
+    """Have the daemons read their configuration again; sessions go on as they began.
+
+    In the order of the registry: Postfix's processes keep a connection to Dovecot, and would go on
+    with the old one.
+    """
+    for service in SERVICES:
+        if service.reloads:
+            directory = layout.scan_directory / service.name
+            subprocess.run([_CONTROL, "-h", directory], check=True, env=_environment())
 
 
 class _Check:
