@@ -75,6 +75,32 @@ def ensure(directory: Path, names: Iterable[str], now: datetime) -> Material:
     return material
 
 
+def make_faulty(own: Material, names: Iterable[str], now: datetime) -> None:
+    """Make certificates that a client has to refuse, next to a CA of ours, each for one reason.
+
+    ``expired`` since yesterday, for the ``wrong-name``, from an ``unknown-ca`` whose key is gone.
+    """
+    names = tuple(names)
+    directory = own.ca.parent
+
+    def signed_by(ca_key: Path, ca: Path, name: str) -> Material:
+        return Material(ca_key, ca, directory / f"{name}.key.pem", directory / f"{name}.cert.pem")
+
+    ca = _read_ca(own)
+    expired = signed_by(own.ca_key, own.ca, "expired")
+    _make_certificate(expired, ca, names, now - timedelta(days=10), timedelta(days=9))
+    # Below the server's own name, or the CA's constraints would be what is violated.
+    wrong_name = signed_by(own.ca_key, own.ca, "wrong-name")
+    _make_certificate(wrong_name, ca, (f"wrong.{names[0]}",), now)
+    stranger = signed_by(
+        directory / "unknown-ca.ca.key.pem", directory / "unknown-ca.ca.pem", "unknown-ca"
+    )
+    _make_ca(stranger, names, now)
+    _make_certificate(stranger, _read_ca(stranger), names, now)
+    stranger.ca_key.unlink()
+    stranger.ca.unlink()
+
+
 def not_before(certificate: x509.Certificate) -> datetime:
     """When the certificate becomes valid, with its time zone."""
     # Debian 12's cryptography 38 knows only the naive form, which newer ones deprecate.
@@ -116,12 +142,16 @@ def _make_ca(material: Material, names: Iterable[str], now: datetime) -> None:
 
 
 def _make_certificate(
-    material: Material, ca: x509.Certificate, names: tuple[str, ...], now: datetime
+    material: Material,
+    ca: x509.Certificate,
+    names: tuple[str, ...],
+    now: datetime,
+    life: timedelta = _SERVER_LIFE,
 ) -> None:
     ca_key = _read_ca_key(material, ca)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _builder(_name(names[0]), ca.subject, key, now, _SERVER_LIFE)
+        _builder(_name(names[0]), ca.subject, key, now, life)
         .add_extension(x509.SubjectAlternativeName(map(_general_name, names)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)

@@ -23,6 +23,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from devmail_config import __version__, addresses, fault_tables
+from devmail_config.fault_ports import fault_ports
 from devmail_config.layout import Layout
 from devmail_config.services import HEALTH_CHECK, PYTHON, Service, listeners, running
 from devmail_config.settings import Settings, fixed_values
@@ -82,6 +83,8 @@ def render(
         "written": addresses.WRITTEN,
         "faults": settings.all_faults,
         "fault_tables": tables,
+        "fault_ports": fault_ports(settings),
+        "reachable": reachable(listen_addresses),
         "gate_is_needed": any(table.is_for_single_recipients for table in tables),
         "quotas": fault_tables.Quotas.of(settings.all_faults),
         "python": f"{PYTHON} -ISE",

@@ -29,6 +29,8 @@ PREFIX = "DEVMAIL_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 _FILE_SUFFIX = "_FILE"
 _DEFAULT = "default"
+# The highest of the fault ports is 9587.
+_HIGHEST_OFFSET_OF_FAULT_PORTS = 65535 - 9587
 
 
 def option(
@@ -262,6 +264,12 @@ def _judge_faults(settings: Settings) -> Iterable[Problem]:
             settings.subject("fault_suffix"),
             f"the server's own name, {settings.hostname}, lies below it",
             "choose another suffix, or another DEVMAIL_HOSTNAME",
+        )
+    if settings.fault_ports and settings.port_offset > _HIGHEST_OFFSET_OF_FAULT_PORTS:
+        yield Problem(
+            settings.subject("port_offset"),
+            "it would put a fault port beyond 65535",
+            f"choose {_HIGHEST_OFFSET_OF_FAULT_PORTS} at most, or set DEVMAIL_FAULT_PORTS=no",
         )
     origin = settings.origin("faults")
     for number, (rule, error) in enumerate(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devmail_config.errors import Problem
+from devmail_config.fault_ports import fault_ports
 from devmail_config.kinds import is_plain_path
 from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS
@@ -299,8 +300,10 @@ def _judge_listening(settings: Settings, machine: Machine) -> Iterable[Problem]:
             )
         else:
             usable.append(address)
-    for listener in LISTENERS:
-        port = settings.port(listener.name)
+    ports = [(listener.name, listener.port) for listener in LISTENERS]
+    ports += ((broken.name, broken.port) for broken in fault_ports(settings))
+    for name, number in ports:
+        port = number + settings.port_offset
         # By fault, so that a port taken on several addresses is one problem.
         refused: dict[str, list[str]] = {}
         for address in usable:
@@ -311,7 +314,7 @@ def _judge_listening(settings: Settings, machine: Machine) -> Iterable[Problem]:
         for fault, addresses in refused.items():
             yield Problem(
                 settings.subject("port_offset"),
-                f"port {port} ({listener.name}) on {' and '.join(addresses)}{fault}",
+                f"port {port} ({name}) on {' and '.join(addresses)}{fault}",
                 "stop the other program, or move all ports, for example DEVMAIL_PORT_OFFSET=20000",
             )
 

@@ -80,10 +80,13 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
     Raises ``DevmailError`` when our own cannot be read or made.
     """
     files = planned(settings, layout)
-    if not files.made_here:
+    # The faulty certificates need a CA of ours even where the good one is not.
+    if not files.made_here and not settings.fault_ports:
         return files
     try:
-        authority.ensure(layout.tls, names(settings), now)
+        own = authority.ensure(layout.tls, names(settings), now)
+        if settings.fault_ports:
+            authority.make_faulty(own, names(settings), now)
     except (OSError, ValueError) as error:
         fault = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise DevmailError(

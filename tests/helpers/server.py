@@ -36,12 +36,12 @@ def free_offset() -> int:
     kernel gives to clients (ip(7): ip_local_port_range).
     """
     for offset in random.sample(range(20000, 31000), 100):
-        if all(_is_free(listener.port + offset) for listener in LISTENERS):
+        if all(is_free(listener.port + offset) for listener in LISTENERS):
             return offset
     raise AssertionError("no free range of ports")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
