@@ -19,7 +19,6 @@ from devmail_config.faults import (
     LOGIN,
     MAIL,
     RCPT,
-    REGISTERED,
     STEPS,
     TO,
     Behaviour,
@@ -148,13 +147,14 @@ def _builtin_rows(faults: Faults, step: str, tie: str) -> tuple[Row, ...]:
 
 def _instances(form: Form, step: str) -> Iterator[tuple[str, Behaviour]]:
     """Give the expressions of a form, and what each stands for, groups being Postfix's to fill."""
-    if step == TRANSPORT and ENHANCED in form.expression:
-        for subject, detail in REGISTERED:
-            expression = form.expression.replace(ENHANCED, f"-{subject}-{detail}")
-            yield expression, form.build(subject, detail)
-    else:
-        groups = re.compile(form.expression).groups
-        yield form.expression, form.build(*(f"${number + 1}" for number in range(groups)))
+    for enhanced, codes in ENHANCED.items():
+        if step == TRANSPORT and form.expression.endswith(enhanced):
+            for code in codes:
+                expression = form.expression.replace(enhanced, f"-{'-'.join(code)}")
+                yield expression, form.build(*code)
+            return
+    groups = re.compile(form.expression).groups
+    yield form.expression, form.build(*(f"${number + 1}" for number in range(groups)))
 
 
 def _builtin(faults: Faults, expression: str) -> str:

@@ -36,14 +36,12 @@ _UP_TO_999 = "[1-9][0-9]?[0-9]?"
 _SECONDS = "([1-9][0-9]?|[12][0-9][0-9]|300)"
 _CODE = {"4": "4[0-5][0-9]", "5": "5[0-5][0-9]"}
 _DETAIL = "[0-9][0-9]?[0-9]?"
-# Subject and detail of the enhanced codes in IANA's registry: Postfix's routes cannot take parts of
-# an address over, so that they need a row for each of these.
-REGISTERED = tuple(
-    (str(subject), str(detail))
-    for subject in range(1, 8)
-    for detail in range(31 if subject == 7 else 11)
-)
-ENHANCED = "-([1-7])-([0-9]|[12][0-9]|30)"
+# Subject and detail of the enhanced codes in IANA's registry, by the expressions that match them:
+# Postfix's routes cannot take parts of an address over, and need a row for each of these.
+ENHANCED = {
+    "-([1-6])-([0-9]|10)": [(str(s), str(d)) for s in range(1, 7) for d in range(11)],
+    "-(7)-([0-9]|[12][0-9]|30)": [("7", str(detail)) for detail in range(31)],
+}
 _REPLY = "(-(" + "|".join(f"{_CODE[c]}(-{c}-{_DETAIL}-{_DETAIL})?" for c in "45") + "))?"
 # match=behaviour text; a quoted local part may have spaces in it.
 _RULE = re.compile(
@@ -161,6 +159,14 @@ def _counted(name: str, expression: str, default: Reply) -> Form:
     return Form(f"{name}-({expression}){_REPLY}", build)
 
 
+def _undelivered(name: str, number: str) -> Iterator[Form]:
+    def build(subject: str, detail: str) -> Behaviour:
+        return Behaviour(name, reply=Reply("", f"{number}.{subject}.{detail}", _TEXT[number]))
+
+    for expression in ENHANCED:
+        yield Form(f"{name}-{number}{expression}", build)
+
+
 # --- What there is ---
 
 _CLOSING = Reply("421", "4.3.2", "Closing the connection, as asked for")
@@ -192,19 +198,9 @@ FORMS: tuple[Form, ...] = (
     Form("disconnect-data", lambda: Behaviour("reply", DATA, reply=_CLOSING)),
     Form("disconnect-end", lambda: Behaviour("reply", END, reply=_CLOSING)),
     Form("bounce", lambda: Behaviour("bounce", reply=Reply("", "5.1.1", _NO_USER.text))),
-    Form(
-        f"bounce-5{ENHANCED}",
-        lambda subject, detail: Behaviour(
-            "bounce", reply=Reply("", f"5.{subject}.{detail}", _TEXT["5"])
-        ),
-    ),
+    *_undelivered("bounce", "5"),
     Form("unreachable", lambda: Behaviour("unreachable", reply=_UNREACHABLE)),
-    Form(
-        f"unreachable-4{ENHANCED}",
-        lambda subject, detail: Behaviour(
-            "unreachable", reply=Reply("", f"4.{subject}.{detail}", _TEXT["4"])
-        ),
-    ),
+    *_undelivered("unreachable", "4"),
     Form("drop", lambda: Behaviour("drop")),
     Form(f"slow-{_SECONDS}", lambda seconds: Behaviour("slow", RCPT, seconds)),
     Form(f"slow-mail-{_SECONDS}", lambda s: Behaviour("slow", MAIL, s), (FROM, LOGIN)),
@@ -310,6 +306,7 @@ class Rule(NamedTuple):
     written: str
     tie: str
     match: str
+    word: str
     behaviour: Behaviour
     # What the whole address has to match, case ignored, as Postfix shows it.
     expression: str
@@ -359,7 +356,7 @@ def parse_rule(written: str) -> Rule:
     if text:
         behaviour = _with_text(word, behaviour, text)
     match, expression = _expression(match)
-    return Rule(written, tie, match, behaviour, expression)
+    return Rule(written, tie, match, word.lower(), behaviour, expression)
 
 
 def rules(written: Iterable[str]) -> tuple[Rule, ...]:

@@ -23,7 +23,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from devmail_config import __version__, addresses, fault_tables
-from devmail_config.fault_ports import fault_ports
+from devmail_config.fault_ports import BREAKAGES, fault_ports
+from devmail_config.faults import CHEAT_SHEET
 from devmail_config.layout import Layout
 from devmail_config.services import HEALTH_CHECK, PYTHON, Service, listeners, running
 from devmail_config.settings import Settings, fixed_values
@@ -84,6 +85,8 @@ def render(
         "faults": settings.all_faults,
         "fault_tables": tables,
         "fault_ports": fault_ports(settings),
+        "breakages": BREAKAGES,
+        "cheat_sheet": CHEAT_SHEET,
         "reachable": reachable(listen_addresses),
         "gate_is_needed": any(table.is_for_single_recipients for table in tables),
         "quotas": fault_tables.Quotas.of(settings.all_faults),
@@ -249,9 +252,9 @@ def _render_libexec(
     environment: Environment, context: Mapping[str, Any]
 ) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
     libexec = PurePosixPath("libexec")
-    for name, executable in (("__main__.py", False), ("faults.json", False), ("fault-gate", True)):
+    for name in ("__main__.py", "faults.json", "fault-gate.awk"):
         content = environment.get_template(f"libexec/{name}.j2").render(context)
-        yield libexec / name, RenderedFile(content, executable)
+        yield libexec / name, RenderedFile(content)
     for pattern in _LIBEXEC_SOURCES:
         for source in sorted(_PACKAGE.glob(pattern)):
             path = libexec / _PACKAGE.name / source.relative_to(_PACKAGE).as_posix()

@@ -138,5 +138,5 @@ def test_ordinary_messages_never_start_an_interpreter(server: Server) -> None:
     server.start()
     for _ in range(3):
         deliver(server, ["a@company2.com", "b@company2.com"])
-    assert server.processes("fault-gate")
+    assert server.processes("mawk")
     assert not server.processes("python3")

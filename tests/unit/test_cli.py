@@ -74,7 +74,10 @@ def said(status: int, error: str) -> list[str]:
 def test_help_and_version(devmail: Run) -> None:
     status, out, _ = devmail("--help")
     assert status == 0
-    assert set(re.findall(r"^  (\w+)  ", out, re.MULTILINE)) == {*COMMANDS, "install", "settings"}
+    assert set(re.findall(r"^  (\w+)  ", out, re.MULTILINE)) == {
+        *(*COMMANDS, "install", "settings"),
+        *("queue", "reload"),
+    }
     assert devmail("--version") == (0, f"devmail, version {__version__}\n", "")
 
 
