@@ -7,7 +7,7 @@ suffix, so that an ordinary address costs one comparison a table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from devmail_config.faults import (
@@ -170,8 +170,6 @@ class Quota(NamedTuple):
     messages: str
     storage: str
     reply: str
-    plugin: str = "quota"
-    imap_plugin: str = "imap_quota"
 
 
 class Quotas(NamedTuple):
@@ -209,19 +207,30 @@ class Quotas(NamedTuple):
 
     def choose(self, value: str) -> str:
         """Write the field ``value`` of the quota that a mailbox has, or nothing."""
+        return "".join(
+            _condition(quota, getattr(quota, value)) for quota in (*self.rules, *self.builtin)
+        )
 
-        def terms(quotas: Iterable[Quota]) -> str:
-            return "".join(
-                f"%{{if;%Lu;~;{quota.unless};;"
-                f"%{{if;%Lu;~;{quota.expression};{getattr(quota, value)};}}}}"
-                if quota.unless
-                else f"%{{if;%Lu;~;{quota.expression};{getattr(quota, value)};}}"
-                for quota in quotas
-                if getattr(quota, value)
+    def plugin(self, name: str) -> str:
+        """Write the name of a plugin for the mailboxes that may have a quota, or nothing.
+
+        Dovecot asks this about every mailbox, and evaluates everything that it is given. A wildcard
+        is much cheaper than an expression, and a mailbox with the plugin may well have no quota.
+        """
+        builtin = (f"*@{domain}.{self.suffix}" for domain in ("full*", "quota-*"))
+        return "".join(
+            (
+                *(_condition(quota, name) for quota in self.rules),
+                *(f"%{{if;%Lu;*;{wildcard};{name};}}" for wildcard in builtin if self.builtin),
             )
+        )
 
-        builtin = terms(self.builtin)
-        return terms(self.rules) + (f"%{{if;%Ld;*;*.{self.suffix};{builtin};}}" if builtin else "")
+
+def _condition(quota: Quota, value: str) -> str:
+    if not value:
+        return ""
+    condition = f"%{{if;%Lu;~;{quota.expression};{value};}}"
+    return f"%{{if;%Lu;~;{quota.unless};;{condition}}}" if quota.unless else condition
 
 
 def _in_dovecot(expression: str) -> str:

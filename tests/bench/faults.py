@@ -18,7 +18,7 @@ from tests.helpers.clients import smtp
 from tests.helpers.server import Server
 from tests.helpers.wait import wait_for
 
-_ROUNDS = 7
+_ROUNDS = 5
 _CLIENTS = 4
 _MESSAGES = 100
 _BODY = "Subject: bench\r\n\r\n" + "hello there\r\n" * 150
