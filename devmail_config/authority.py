@@ -95,7 +95,8 @@ def make_faulty(own: Material, names: Iterable[str], now: datetime) -> None:
     stranger = signed_by(
         directory / "unknown-ca.ca.key.pem", directory / "unknown-ca.ca.pem", "unknown-ca"
     )
-    _make_ca(stranger, names, now)
+    # A day older, because its date is what its name differs in.
+    _make_ca(stranger, names, now - timedelta(days=1))
     _make_certificate(stranger, _read_ca(stranger), names, now)
     stranger.ca_key.unlink()
     stranger.ca.unlink()

@@ -6,7 +6,7 @@ import os
 import ssl
 import stat
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from devmail_config.authority import Material, ensure, not_after, not_before
+from devmail_config.authority import Material, ensure, make_faulty, not_after, not_before
 from tests.helpers import ca as helper
 from tests.helpers.ca import DAY, Issued, issue
 
@@ -196,3 +196,32 @@ def test_no_private_key_is_ever_readable_by_others(
         material.key.name: 0o600,
         material.certificate.name: 0o644,
     }
+
+
+def test_faulty_certificates_have_one_fault_each(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    own = ensure(tmp_path, ("mail.localhost", "127.0.0.1"), now)
+    make_faulty(own, ("mail.localhost", "127.0.0.1"), now)
+    ca = x509.load_pem_x509_certificate(own.ca.read_bytes())
+
+    def read(name: str) -> tuple[x509.Certificate, list[str]]:
+        certificate = x509.load_pem_x509_certificate((tmp_path / f"{name}.cert.pem").read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return certificate, names.get_values_for_type(x509.DNSName)
+
+    expired, names = read("expired")
+    assert now - timedelta(days=2) < not_after(expired) < now
+    assert (expired.issuer, names) == (ca.subject, ["mail.localhost"])
+    wrong, names = read("wrong-name")
+    assert not_after(wrong) > now
+    assert (wrong.issuer, names) == (ca.subject, ["wrong.mail.localhost"])
+    unknown, names = read("unknown-ca")
+    assert not_after(unknown) > now
+    assert names == ["mail.localhost"]
+    assert unknown.issuer != ca.subject
+    aki = unknown.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    ski = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    assert aki.key_identifier != ski.digest
+    assert not list(tmp_path.glob("unknown-ca.ca*")), "the stranger's key is gone"
+    for name in ("expired", "wrong-name", "unknown-ca"):
+        assert (tmp_path / f"{name}.key.pem").stat().st_mode & 0o777 == 0o600

@@ -279,3 +279,25 @@ def test_a_tree_is_written_with_its_modes_and_dates_into_an_emptied_directory(
     assert modes == {name: 0o755 if name == "a/b/program" else 0o644 for name in written}
     # Postfix distrusts what is younger than two seconds.
     assert {path.stat().st_mtime for path in written.values()} == {999_990}
+
+
+# --- A reload ---
+
+
+def test_an_update_replaces_what_has_changed_and_removes_nothing(tmp_path: Path) -> None:
+    one, two, new = map(PurePosixPath, ("a/one", "a/two", "b/new"))
+    render.write({one: RenderedFile("1"), two: RenderedFile("2")}, tmp_path, 1000.0)
+    (tmp_path / "a" / "socket").touch()
+    untouched = (tmp_path / one).stat().st_ino
+    tree = {one: RenderedFile("1"), two: RenderedFile("zwei"), new: RenderedFile("3")}
+    before = render.update(tree, tmp_path, 2000.0)
+    assert before == {two: RenderedFile(b"2")}
+    assert (tmp_path / one).stat().st_ino == untouched
+    assert (tmp_path / two).read_text() == "zwei"
+    assert (tmp_path / two).stat().st_mtime == 1990.0
+    assert (tmp_path / new).read_text() == "3"
+    assert (tmp_path / "a" / "socket").exists()
+    assert not list(tmp_path.rglob("*.new"))
+    # And back again.
+    render.update(before, tmp_path, 3000.0)
+    assert (tmp_path / two).read_text() == "2"
