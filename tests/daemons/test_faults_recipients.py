@@ -278,3 +278,17 @@ def test_a_full_mailbox_shows_a_quota_and_others_have_none(server: Server) -> No
         client._simple_command("CAPABILITY")
         assert b"QUOTA" not in client.response("CAPABILITY")[1][-1].split()
         assert client.append("INBOX", "", "", b"Subject: x\r\n\r\nx\r\n")[0] == "OK"
+
+
+def test_a_message_that_does_not_fit_any_more_at_its_delivery_bounces(server: Server) -> None:
+    sender, box = unique(), "late@quota-1.fault.test"
+    with smtp(server, "a@company1.com") as first, smtp(server, "a@company1.com") as second:
+        for client in (first, second):
+            client.mail(sender)
+            assert client.rcpt(box)[0] == 250
+        assert first.data(b"Subject: the one that fits\r\n\r\nx")[0] == 250
+        wait_for_message(server, box, "the one that fits")
+        assert second.data(b"Subject: the other\r\n\r\nx")[0] == 250
+    report = wait_for_report(server, sender)
+    assert report.of_recipient["Status"] == "5.2.2"
+    assert "Quota exceeded (mailbox for user is full)" in report.diagnosis
