@@ -29,7 +29,7 @@ from devmail_config import (
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.health import examine, progress
 from devmail_config.layout import Layout
-from devmail_config.services import LISTENERS, running
+from devmail_config.services import LISTENERS, PHP, running
 from devmail_config.settings import Settings, fixed_values, load, reference
 from devmail_config.summary import summary
 from devmail_config.surroundings import Machine
@@ -206,13 +206,24 @@ def reload() -> None:
     layout = Layout.of(settings, _working_directory())
     _stop_if([*problems, *tls.judge(settings, datetime.now(UTC))])
     _stop_if(_judge_reload(settings, layout))
+    chosen, problems = webmail.choose(settings, layout, Machine())
+    if (chosen is not None) != (layout.scan_directory / PHP.name).exists():
+        problems.append(
+            Problem(
+                settings.subject("webmail"),
+                "it has been installed, or removed, since the start",
+                "stop the server and start it again",
+            )
+        )
+    _stop_if(problems)
     files, addresses = tls.planned(settings, layout), surroundings.available_addresses(settings)
-    tree = render.render(settings, layout, files, addresses)
+    tree = render.render(settings, layout, files, addresses, chosen)
     before = render.update(tree, layout.run, time.time())
-    if problems := supervise.judge_configuration(layout):
+    services = running(with_webmail=chosen is not None)
+    if problems := supervise.judge_configuration(layout, services):
         render.update(before, layout.run, time.time())
         raise DevmailError(problems)
-    supervise.reload(layout)
+    supervise.reload(layout, services)
     click.echo(f"devmail: reloaded, {len(before)} files of the configuration have changed")
 
 
@@ -224,12 +235,12 @@ def _judge_reload(settings: Settings, layout: Layout) -> Iterable[Problem]:
             "start one with `make up`, or set DEVMAIL_STATE_DIR to that of another",
         )
         return
-    running = json.loads(layout.fixed_settings.read_text(encoding="utf-8"))
+    started_with = json.loads(layout.fixed_settings.read_text(encoding="utf-8"))
     for name, value in fixed_values(settings).items():
-        if running.get(name) != value:
+        if started_with.get(name) != value:
             yield Problem(
                 settings.subject(name),
-                f"it was {running.get(name)!r} at the start, and cannot change while it runs",
+                f"it was {started_with.get(name)!r} at the start, and cannot change while it runs",
                 "stop the server and start it again",
             )
 

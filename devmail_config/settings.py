@@ -161,21 +161,25 @@ class Settings:
         "auto",
         kinds.choice("auto", "rainloop", "roundcube", "none"),
         "The webmail on the HTTPS port; auto is the first of the two that is installed.",
+        fixed=True,
     )
     webmail_one_click: bool = option(
         True,  # noqa: FBT003 - a setting's default
         kinds.BOOLEAN,
         "Whether /as/ADDRESS on the HTTPS port opens that mailbox without asking for a password.",
+        fixed=True,
     )
     webmail_data_dir: Path | None = option(
         None,
         kinds.PATH,
         "Where the webmail keeps users' settings, if not in webmail/ below the state directory.",
+        fixed=True,
     )
     rainloop_dir: Path | None = option(
         None,
         kinds.PATH,
         "Where RainLoop is installed, if not in rainloop/ below the state directory.",
+        fixed=True,
     )
     rainloop_admin_password: str = option(
         "",
@@ -463,6 +467,7 @@ def reference() -> str:
         "",
         "`devmail reload` takes over what has changed in them since the start, apart from",
         ", ".join(f"`{option.name}`" for option in options() if option.metadata["fixed"]) + ".",
+        "PHP, which runs the webmail, reads its part at a start only.",
         "",
         "| variable | YAML key | type | default | meaning |",
         "|---|---|---|---|---|",

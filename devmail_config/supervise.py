@@ -62,13 +62,13 @@ def judge_configuration(layout: Layout, services: Iterable[Service]) -> list[Pro
     return [problem for check in checks for problem in check.finish()]
 
 
-def reload(layout: Layout) -> None:
+def reload(layout: Layout, services: Iterable[Service]) -> None:
     """Have the daemons read their configuration again; sessions go on as they began.
 
     In the order of the registry: Postfix's processes keep a connection to Dovecot, and would go on
     with the old one.
     """
-    for service in SERVICES:
+    for service in services:
         if service.reloads:
             directory = layout.scan_directory / service.name
             subprocess.run([_CONTROL, "-h", directory], check=True, env=_environment())
