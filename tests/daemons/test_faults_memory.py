@@ -35,6 +35,17 @@ def assert_neighbour_is_well(server: Server) -> None:
     assert outcome.seconds < AT_ONCE
 
 
+def test_ordinary_messages_never_start_an_interpreter(server: Server) -> None:
+    """Not even those with several recipients, about which the gate is asked.
+
+    The first test of its server, so that no other has started one.
+    """
+    for _ in range(3):
+        deliver(server, ["a@company2.com", "b@company2.com"])
+    assert server.processes("mawk")
+    assert not server.processes("python3")
+
+
 def test_the_first_tries_fail_for_each_sender_and_recipient_apart(server: Server) -> None:
     recipient = unique("first-2.fault.test")
     for _ in range(2):
@@ -130,13 +141,3 @@ def test_what_was_counted_outlives_a_restart(server: Server) -> None:
     assert server.stop() == 0
     server.start()
     assert deliver(server, recipient).last.code == 250
-
-
-def test_ordinary_messages_never_start_an_interpreter(server: Server) -> None:
-    """Not even those with several recipients, about which the gate is asked."""
-    assert server.stop() == 0
-    server.start()
-    for _ in range(3):
-        deliver(server, ["a@company2.com", "b@company2.com"])
-    assert server.processes("mawk")
-    assert not server.processes("python3")
