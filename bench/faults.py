@@ -1,4 +1,4 @@
-"""What the built-in faults cost ordinary mail: ``python -m tests.bench.faults``.
+"""What the built-in faults cost ordinary mail: ``python -m bench.faults``.
 
 Prints messages per second, sent on kept connections to delivered, and the processor time of all
 daemons for one of them, which other work on the machine disturbs less; with the faults on and off,
@@ -48,9 +48,9 @@ def rate(server: Server, name: str, recipients: int) -> float:
 
 def processor_seconds(server: Server) -> float:
     """Give the processor time of a server so far, its processes that have ended included."""
-    assert server.process is not None
     ticks = 0
-    for process in (server.process.pid, *server.processes()):
+    supervisor = [server.process.pid] if server.process else []
+    for process in (*supervisor, *server.processes()):
         with contextlib.suppress(OSError):
             stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
             # proc(5): utime, stime, cutime and cstime.
