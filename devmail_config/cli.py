@@ -1,4 +1,8 @@
-"""The command line. It reads like a table of contents: each step of a start is one call."""
+"""The command line. It reads like a table of contents: each step of a start is one call.
+
+Only what a start needs is imported at the top: a server is started far more often than anything
+else here is done, and ``native`` and ``health`` would make that a third slower.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,16 @@ import click
 from devmail_config import (
     __version__,
     directories,
-    native,
     queue,
     rainloop,
     render,
+    spool,
     supervise,
     surroundings,
     tls,
     webmail,
 )
 from devmail_config.errors import DevmailError, Problem
-from devmail_config.health import examine, progress
 from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS, PHP, running
 from devmail_config.settings import Settings, fixed_values, load, reference
@@ -115,6 +118,8 @@ def settings() -> None:
 @click.option("--wait", type=float, default=0.0, help="Wait so many seconds for all to work.")
 def health(wait: float) -> None:
     """Use every service for real; the exit status is 0 when all of them work."""
+    from devmail_config.health import examine
+
     settings, layout = _settings()
     if wait:
         _wait(settings, layout, wait)
@@ -138,6 +143,8 @@ def health(wait: float) -> None:
 
 
 def _wait(settings: Settings, layout: Layout, timeout: float) -> None:
+    from devmail_config.health import progress
+
     try:
         for line in progress(settings, layout, timeout):
             if line:
@@ -163,6 +170,8 @@ def summary_command() -> None:
 @click.option("--sha256", default=rainloop.SHA256, help="The checksum of that archive.")
 def install(name: str | None, archive: Path | None, sha256: str) -> None:
     """Install the Debian packages that are missing, starting none of their services."""
+    from devmail_config import native
+
     native.install(surroundings.packages(_PACKAGES), Machine())
     if name:
         _, layout = _settings()
@@ -172,6 +181,8 @@ def install(name: str | None, archive: Path | None, sha256: str) -> None:
 @program.command()
 def up() -> None:
     """Start the server in the background, and return when it works."""
+    from devmail_config import native
+
     settings, _ = _settings()
     native.install(surroundings.packages(_PACKAGES), Machine())
     native.choose_state_directory(settings, _working_directory())
@@ -188,6 +199,8 @@ def up() -> None:
 @program.command()
 def down() -> None:
     """Stop the server that runs on this state directory."""
+    from devmail_config import native
+
     _, layout = _settings()
     native.stop(layout)
 
@@ -195,6 +208,8 @@ def down() -> None:
 @program.command()
 def logs() -> None:
     """Follow the log of a server that `up` started."""
+    from devmail_config import native
+
     _, layout = _settings()
     native.follow_log(layout)
 
@@ -309,6 +324,7 @@ def _prepare() -> _Server:
 
     now = datetime.now(UTC)
     directories.make(layout)
+    spool.make(layout.spool)
     supervise.lock(layout)
     supervise.raise_file_limit()
     files = tls.provide(settings, layout, now)

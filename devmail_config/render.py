@@ -1,7 +1,8 @@
 """Turn settings into the tree of files that the daemons run from.
 
-``render`` is a pure function of its arguments and of the templates: it touches nothing. Only
-``write`` changes the disk, and only below the directory that it is given.
+``render`` is a pure function of its arguments and of the templates; all that it may leave on the
+disk is their byte code, next to Python's own. Only ``write`` changes anything else, and only below
+the directory that it is given.
 
 A template's place is its file's place: ``templates/<service>/<path>.j2`` becomes
 ``<service>/<path>``. There are two exceptions: the supervisor's templates are rendered once for
@@ -10,6 +11,7 @@ each service, and a template whose name begins with ``_`` is only there for othe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import py_compile
@@ -20,7 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import (
+    Environment,
+    FileSystemBytecodeCache,
+    FileSystemLoader,
+    StrictUndefined,
+    select_autoescape,
+)
+from jinja2.bccache import Bucket
 
 from devmail_config import __version__, addresses, fault_tables
 from devmail_config.fault_ports import BREAKAGES, fault_ports
@@ -187,9 +196,21 @@ def filled(command: tuple[str, ...], layout: Layout, service: Service) -> tuple[
     return tuple(word.format(**places) for word in command)
 
 
+class _ByteCode(FileSystemBytecodeCache):
+    """Keeps compiled templates where Python keeps compiled modules, if that can be written to."""
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep one template for the next start."""
+        with contextlib.suppress(OSError):
+            super().dump_bytecode(bucket)
+
+
 def _environment() -> Environment:
+    byte_code = _PACKAGE / "__pycache__"
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
+        # To compile the templates takes as long as all the rest of rendering and writing.
+        bytecode_cache=_ByteCode(str(byte_code)) if byte_code.is_dir() else None,
         undefined=StrictUndefined,
         # Only pages are HTML; everything else has a syntax of its own.
         autoescape=select_autoescape(["html.j2"]),

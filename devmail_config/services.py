@@ -55,7 +55,8 @@ SERVICES = (
         "postfix",
         # What `postfix start-fg` would do, without the shell that it leaves in between.
         command=("/usr/lib/postfix/sbin/master", "-s", "-c", "{config}"),
-        check=("/usr/sbin/postfix", "-c", "{config}", "check"),
+        # Reads main.cf, and puts the queue in order, which has to be done before every start.
+        check=("/usr/sbin/postsuper", "-c", "{config}"),
         reloads=True,
         # Without the first, smtpd dies at its first client; without the second, mail that waited
         # in the queue since the last stop would be tried, and perhaps bounced, too early.

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from devmail_config import faults as failures
 from devmail_config import kinds
 from devmail_config.errors import Problem
@@ -322,6 +320,8 @@ def _from_yaml(environ: Mapping[str, str], problems: list[Problem]) -> Iterable[
     path = environ.get(CONFIG_VARIABLE)
     if path is None:
         return
+    import yaml
+
     subject = f"{CONFIG_VARIABLE}={path!r} (environment)"
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
