@@ -23,6 +23,7 @@ from bench.clients import (
     Clock,
     Dialogue,
     Letter,
+    Outcome,
     expect,
     imap_logins,
     imap_session,
@@ -40,9 +41,12 @@ from bench.contenders import Container, Contender, Limit
 
 _PATIENCE = 120.0
 _POLL_SECONDS = 0.02
+# For questions over IMAP, each of which has the server look through the mailbox.
+_ASK_SECONDS = 0.1
 # Long enough for processes that a start leaves behind to end.
 _SETTLE_SECONDS = 1.0
 _STREAMS = 4
+_LMTP_STREAMS = 2
 # Of the selected mailbox, as it was at the NOOP before.
 _STATUS = b"a STATUS INBOX (MESSAGES)\r\n"
 _BENCH = "bench@bench.example"
@@ -161,6 +165,19 @@ def _measure(contender: Contender, effort: Effort, figures: Figures) -> None:
             measure(contender, effort, figures)
 
 
+def _rate(
+    contender: Contender, key: str, clients: Sequence[Client], clock: Clock, figures: Figures
+) -> Outcome:
+    """Drive ``clients``, and add their rate and what each operation cost the server."""
+    used = processes.processor_seconds(contender.processes())
+    outcome = run(clients, clock)
+    used = processes.processor_seconds(contender.processes()) - used
+    figures.add(f"{key}.rate", outcome.rate)
+    figures.add(f"{key}.processor", used / outcome.count)
+    figures.client_shares.setdefault(key, []).append(outcome.client_share)
+    return outcome
+
+
 def _image(contender: Contender, effort: Effort, figures: Figures) -> None:
     del effort
     assert isinstance(contender, Container)
@@ -184,10 +201,9 @@ def _logins(
         once = Clock(count=1)
         run([client(endpoint, logins, once)], once)
         clock = Clock(effort.seconds)
-    outcome = run([client(endpoint, logins, clock) for _ in range(scenario.clients)], clock)
-    figures.add(f"{scenario.key}.rate", outcome.rate)
+    clients = [client(endpoint, logins, clock) for _ in range(scenario.clients)]
+    outcome = _rate(contender, scenario.key, clients, clock, figures)
     figures.add(f"{scenario.key}.latency", *outcome.latencies)
-    figures.client_shares.setdefault(f"{scenario.key}.rate", []).append(outcome.client_share)
 
 
 def _smtp_sessions(contender: Contender, effort: Effort, figures: Figures) -> None:
@@ -196,10 +212,9 @@ def _smtp_sessions(contender: Contender, effort: Effort, figures: Figures) -> No
         endpoint = contender.endpoint(listener)
         mail = letters(itertools.cycle(["inbox@smtp.example"]), sender=contender.sender)
         clock = Clock(effort.seconds)
-        outcome = run([smtp_sessions(endpoint, mail, clock) for _ in range(clients)], clock)
-        key = f"smtp.{'tls' if listener == 'smtps' else 'plain'}.{clients}.rate"
-        figures.add(key, outcome.rate)
-        figures.client_shares.setdefault(key, []).append(outcome.client_share)
+        key = f"smtp.{'tls' if listener == 'smtps' else 'plain'}.{clients}"
+        sessions = [smtp_sessions(endpoint, mail, clock) for _ in range(clients)]
+        _rate(contender, key, sessions, clock, figures)
 
 
 def _streams(contender: Contender, recipients: Iterator[str]) -> tuple[Sequence[Client], Clock]:
@@ -213,23 +228,20 @@ def _streams(contender: Contender, recipients: Iterator[str]) -> tuple[Sequence[
 
 def _accepted(contender: Contender, effort: Effort, figures: Figures) -> None:
     recipients = itertools.repeat("inbox@accept.example", effort.messages)
-    outcome = run(*_streams(contender, recipients))
-    figures.add("accept.rate", outcome.rate)
-    figures.client_shares.setdefault("accept.rate", []).append(outcome.client_share)
+    _rate(contender, "accept", *_streams(contender, recipients), figures)
 
 
 def _lmtp(contender: Contender, effort: Effort, figures: Figures) -> None:
     assert isinstance(contender, Limit)
     one = itertools.repeat("one@lmtp.example", effort.messages)
     many = (f"m{number}@lmtp.example" for number in range(effort.mailboxes))
-    for key, recipients, connections in (("one", one, 1), ("many", many, 2)):
+    for key, recipients in (("one", one), ("many", many)):
         mail = letters(recipients)
         clock = Clock()
-        outcome = run(
-            [smtp_stream(contender.lmtp(), mail, clock, login=None) for _ in range(connections)],
-            clock,
-        )
-        figures.add(f"lmtp.{key}.rate", outcome.rate)
+        streams = [
+            smtp_stream(contender.lmtp(), mail, clock, login=None) for _ in range(_LMTP_STREAMS)
+        ]
+        _rate(contender, f"lmtp.{key}", streams, clock, figures)
 
 
 def _delivered(contender: Contender, effort: Effort, figures: Figures) -> None:
@@ -240,28 +252,35 @@ def _delivered(contender: Contender, effort: Effort, figures: Figures) -> None:
 def _delivered_to_one(contender: Contender, effort: Effort, figures: Figures) -> None:
     address = "one@deliver.example"
     reader = imap_session(contender.endpoint("imap"), address)
-    began = time.perf_counter()
-    outcome = run(*_streams(contender, itertools.repeat(address, effort.messages)))
-    _wait_for_count(reader, effort.messages)
-    seconds = time.perf_counter() - began
+    with _delivery(contender, "deliver.one", effort.messages, figures):
+        outcome = run(*_streams(contender, itertools.repeat(address, effort.messages)))
+        _wait_for_count(reader, effort.messages)
     reader.close()
-    figures.add("deliver.one.rate", effort.messages / seconds)
     figures.add("deliver.one.accepted", outcome.rate)
-    figures.client_shares.setdefault("deliver.one.rate", []).append(outcome.client_share)
+    figures.client_shares.setdefault("deliver.one", []).append(outcome.client_share)
 
 
 def _delivered_to_many(contender: Contender, effort: Effort, figures: Figures) -> None:
     addresses = [f"m{number}@many.example" for number in range(effort.mailboxes)]
-    began = time.perf_counter()
-    outcome = run(*_streams(contender, iter(addresses)))
-    _wait_for_files([contender.mailbox(address) / "new" for address in addresses])
-    seconds = time.perf_counter() - began
-    figures.add("deliver.many.rate", effort.mailboxes / seconds)
-    figures.client_shares.setdefault("deliver.many.rate", []).append(outcome.client_share)
+    with _delivery(contender, "deliver.many", effort.mailboxes, figures):
+        outcome = run(*_streams(contender, iter(addresses)))
+        _wait_for_files([contender.mailbox(address) / "new" for address in addresses])
+    figures.client_shares.setdefault("deliver.many", []).append(outcome.client_share)
     for address in addresses[:: max(1, len(addresses) // 5)]:
         reader = imap_session(contender.endpoint("imap"), address)
         _wait_for_count(reader, 1)
         reader.close()
+
+
+@contextlib.contextmanager
+def _delivery(contender: Contender, key: str, count: int, figures: Figures) -> Iterator[None]:
+    """Add the rate at which ``count`` messages became readable, and what each cost the server."""
+    used = processes.processor_seconds(contender.processes())
+    began = time.perf_counter()
+    yield
+    figures.add(f"{key}.rate", count / (time.perf_counter() - began))
+    used = processes.processor_seconds(contender.processes()) - used
+    figures.add(f"{key}.processor", used / count)
 
 
 def _wait_for_count(reader: Dialogue, count: int) -> None:
@@ -271,7 +290,7 @@ def _wait_for_count(reader: Dialogue, count: int) -> None:
     while wanted not in (reply := reader.say(b"a NOOP\r\n") + reader.say(_STATUS)):
         if time.monotonic() > until:
             raise BrokenMeasureError(f"not delivered in {_PATIENCE:.0f} s: {reply!r}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_ASK_SECONDS)
 
 
 def _wait_for_files(directories: Sequence[Path]) -> None:
