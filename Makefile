@@ -1,7 +1,7 @@
 # `make up` starts the server and `make test` runs the tests; neither needs anything set up before.
 
 .PHONY: help up up-docker up-native down logs image test test-unit test-daemons test-browser \
-	test-container check format docs lock clean
+	test-container bench check format docs lock clean
 
 help:
 	@echo "make up       start the server, and return when it works: in a container if there is a"
@@ -10,6 +10,7 @@ help:
 	@echo "make logs     follow its log"
 	@echo "make image    build the image, and print its size"
 	@echo "make test     run every test that this machine can run"
+	@echo "make bench    measure for 20 minutes, and write docs/performance.md"
 	@echo "make check    run the linters and the type checker"
 	@echo "make format   format the code"
 	@echo "make docs     write docs/settings.md"
@@ -44,6 +45,10 @@ test:
 test-unit test-daemons test-browser test-container: test-%:
 	@tools/venv dev
 	@.venv/bin/pytest tests/$*
+
+bench:
+	@tools/venv dev
+	@.venv/bin/python -m bench
 
 check:
 	@tools/venv dev

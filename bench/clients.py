@@ -206,7 +206,8 @@ class Clock:
 
     def __init__(self, seconds: float = _PATIENCE, count: int | None = None) -> None:
         """Let clients begin for ``seconds``, and ``count`` times at most."""
-        self._until = time.perf_counter() + seconds
+        self._seconds = seconds
+        self._until: float | None = None
         self._left = count
         self._began: dict[object, float] = {}
         self.current: object = None
@@ -215,6 +216,8 @@ class Clock:
     def begin(self) -> bool:
         """Note that the current client begins; False when it is too late for that."""
         now = time.perf_counter()
+        # The time runs from the first client on, not from before it.
+        self._until = self._until or now + self._seconds
         if now > self._until or self._left == 0:
             return False
         if self._left is not None:

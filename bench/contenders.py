@@ -31,6 +31,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _START_PATIENCE = 60.0
 _STOP_PATIENCE = 6.0
 _POLL_SECONDS = 0.003
+_QUEUE_PATIENCE = 120.0
+_QUEUE_POLL_SECONDS = 0.1
 # The daemons' own programs; a development machine's PATH may put another python3 in front.
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSTEM_ENVIRONMENT = {"PATH": _PATH, "LANG": "C.UTF-8"}
@@ -150,6 +152,15 @@ class Contender:
         for process in self._running:
             process.wait()
         self._running = []
+
+    def settle(self) -> None:
+        """Wait until all mail that was accepted is delivered."""
+        queues = [self.state / "spool" / name for name in ("incoming", "active", "maildrop")]
+        until = time.monotonic() + _QUEUE_PATIENCE
+        while any(queue.is_dir() and any(queue.iterdir()) for queue in queues):
+            if time.monotonic() > until:
+                raise BrokenMeasureError(f"{self.title}: mail is left in the queue")
+            time.sleep(_QUEUE_POLL_SECONDS)
 
     def log_end(self) -> str:
         """Give the last lines of the log."""
