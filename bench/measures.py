@@ -45,8 +45,8 @@ _POLL_SECONDS = 0.02
 _ASK_SECONDS = 0.1
 # Long enough for processes that a start leaves behind to end.
 _SETTLE_SECONDS = 1.0
-# How long a client has waited with IDLE when a message comes, where it has settled down.
-_WAITING_SECONDS = 1.2
+# Between two messages that a client waits for.
+_PAUSE_SECONDS = 0.7
 _STREAMS = 4
 _LMTP_STREAMS = 2
 # Of the selected mailbox, as it was at the NOOP before.
@@ -322,29 +322,33 @@ def _notified(contender: Contender, effort: Effort, figures: Figures) -> None:
     sender = smtp_session(contender.endpoint("smtp"), _BENCH)
     reader = imap_session(contender.endpoint("imap"), address)
     mail = letters(itertools.repeat(address))
+    for _ in range(effort.notifications):
+        time.sleep(_PAUSE_SECONDS)
+        figures.add("idle.readable", _notification(sender, reader, next(mail), ask=True))
     reader.say(b"a IDLE\r\n")
     for _ in range(effort.notifications):
-        time.sleep(_WAITING_SECONDS)
-        figures.add("idle.settled", _notification(sender, reader, next(mail)))
-    for _ in range(effort.notifications):
-        reader.say(b"DONE\r\n")
-        reader.say(b"a IDLE\r\n")
-        time.sleep(0.1)
-        figures.add("idle.fresh", _notification(sender, reader, next(mail)))
+        time.sleep(_PAUSE_SECONDS)
+        figures.add("idle.notified", _notification(sender, reader, next(mail)))
     with _background_mail(contender):
         for _ in range(effort.notifications):
-            time.sleep(_WAITING_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
             figures.add("idle.load", _notification(sender, reader, next(mail)))
     sender.close()
     reader.close()
 
 
-def _notification(sender: Dialogue, reader: Dialogue, letter: Letter) -> float:
-    """Send a letter, and give the seconds until the reader is told."""
+def _notification(
+    sender: Dialogue, reader: Dialogue, letter: Letter, *, ask: bool = False
+) -> float:
+    """Send a letter, and give the seconds until the reader is told, or gets it when it asks."""
     expect(sender.say(_envelope(letter), lines(3)), b"354")
     began = time.perf_counter()
     sender.send(letter.content)
-    reader.wait(lambda buffer: b" EXISTS\r\n" in buffer)
+    if ask:
+        while b" EXISTS\r\n" not in reader.say(b"a NOOP\r\n"):
+            time.sleep(_POLL_SECONDS / 10)
+    else:
+        reader.wait(lambda buffer: b" EXISTS\r\n" in buffer)
     seconds = time.perf_counter() - began
     expect(sender.wait(smtp_reply), b"250")
     return seconds
