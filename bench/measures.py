@@ -44,9 +44,11 @@ _POLL_SECONDS = 0.02
 # For questions over IMAP, each of which has the server look through the mailbox.
 _ASK_SECONDS = 0.1
 # Long enough for processes that a start leaves behind to end.
-_SETTLE_SECONDS = 1.0
+_SETTLE_SECONDS = 0.7
 # Between two messages that a client waits for.
 _PAUSE_SECONDS = 0.7
+# Of the mailboxes on disk.
+_OPENED = 50
 _STREAMS = 4
 _LMTP_STREAMS = 2
 # Of the selected mailbox, as it was at the NOOP before.
@@ -74,10 +76,10 @@ class Effort:
 
 FULL = Effort(
     rounds=5,
-    seconds=0.7,
+    seconds=0.5,
     messages=400,
     mailboxes=1000,
-    notifications=5,
+    notifications=4,
     large=(10, 50),
     growth=(1000, 100_000),
     mailboxes_on_disk=10_000,
@@ -429,7 +431,7 @@ def grow(contender: Contender, effort: Effort, figures: Figures) -> None:
             _make_mailbox(contender, f"m{number}@disk{number % 100}.example")
         figures.add("growth.start.mailboxes", contender.start())
         logins = (f"m{number}@disk{number % 100}.example" for number in itertools.count())
-        clock = Clock(count=min(200, effort.mailboxes_on_disk))
+        clock = Clock(count=min(_OPENED, effort.mailboxes_on_disk))
         outcome = run([imap_logins(contender.endpoint("imap"), logins, clock)], clock)
         figures.add("growth.login.mailboxes", outcome.seconds / outcome.count)
         time.sleep(_SETTLE_SECONDS)

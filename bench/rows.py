@@ -120,7 +120,7 @@ GROUPS = (
         "Start and memory",
         "From the command to the first line of every port, over TLS where it is a TLS port: "
         "with an empty state directory, and again with what the first start left. Memory is "
-        "the proportional set size (PSS) of all processes, a second after the first start; "
+        "the proportional set size (PSS) of all processes, shortly after the first start; "
         "the seed's has PHP for its webmail in it.",
         (
             Row("start.first", "first start", "s"),
@@ -214,7 +214,7 @@ GROUPS = (
     Group(
         "Growth",
         f"One mailbox of {_LOW:,} messages and one of {_HIGH:,}, put there as files; a server "
-        f"with {FULL.mailboxes_on_disk:,} mailboxes on disk, of which 200 are then opened. "
+        f"with {FULL.mailboxes_on_disk:,} mailboxes on disk, of which 50 are then opened. "
         f"Measured once. What grows with the mailbox should take no more than {_HIGH // _LOW} "
         "times as long.",
         (
