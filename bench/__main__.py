@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -43,6 +44,8 @@ def main() -> int:
         and not (arguments.smoke and not keys and contender.key in _NOT_IN_SMOKE)
     ]
     processes.adopt_orphans()
+    # So that servers are stopped and their state is removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     commit = report.commit()
     bench.prepare(wanted)
     bench.run()

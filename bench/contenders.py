@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench import processes
 from bench.clients import BrokenMeasureError, Dialogue, Endpoint, anything, line, silence
-from devmail_config import authority, native, surroundings
+from devmail_config import authority, native, surroundings, webmail
 from devmail_config.errors import DevmailError
 from devmail_config.services import LISTENERS
 from devmail_config.surroundings import Machine
@@ -217,15 +217,17 @@ class Contender:
 
 
 class Devmail(Contender):
-    """This checkout, as `make up` starts it."""
+    """This checkout, as `make up` starts it, with Roundcube as the webmail."""
 
     key = "devmail"
     title = "devmail"
     can = frozenset(("login", "smtp", "delivery", "idle", "big", "growth"))
     listeners = tuple(listener.name for listener in LISTENERS)
+    webmail = "roundcube"
 
     def prepare(self) -> None:
         install(surroundings.packages(ROOT / "debian-packages.txt"))
+        install(webmail.packages("roundcube"))
 
     def commands(self) -> list[list[str]]:
         return [[sys.executable, "-m", "devmail_config", "run"]]
@@ -237,10 +239,20 @@ class Devmail(Contender):
             "DEVMAIL_STATE_DIR": str(self.state),
             "DEVMAIL_PORT_OFFSET": str(self.offset),
             "DEVMAIL_BIND_ADDRESS": "127.0.0.1",
+            "DEVMAIL_WEBMAIL": self.webmail,
         }
 
     def authority_file(self) -> Path:
         return self.state / "tls" / "ca.cert.pem"
+
+
+class DevmailWithoutWebmail(Devmail):
+    """The same without a webmail, and so without PHP."""
+
+    key = "devmail-plain"
+    title = "devmail, no webmail"
+    can = frozenset()
+    webmail = "none"
 
 
 class Rendered(Contender):
@@ -602,6 +614,7 @@ def install(packages: Sequence[str]) -> None:
 CONTENDERS: tuple[type[Contender], ...] = (
     Devmail,
     Seed,
+    DevmailWithoutWebmail,
     Limit,
     DevmailContainer,
     SeedContainer,

@@ -127,7 +127,7 @@ GROUPS = (
             Row("start.again", "start again", "s"),
             Row("memory.idle", "idle memory", "bytes"),
         ),
-        _ALL,
+        ("devmail", "devmail-plain", *_ALL[1:]),
     ),
     Group(
         "In a container",

@@ -33,6 +33,7 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 _FORBIDDEN = 101
 _UNITS = (
     *("dovecot.service", "nginx.service", "php8.2-fpm.service", "postfix.service"),
+    "supervisor.service",
     *("phpsessionclean.timer", "roundcube-cleandb.timer", "roundcube-gc.timer"),
 )
 # What packages would else make up in /etc, or ask for a database of, and nothing here reads.

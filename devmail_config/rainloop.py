@@ -7,13 +7,10 @@ that release's checksum, and patches that consist of nothing but our own added l
 from __future__ import annotations
 
 import hashlib
-import http.client
 import secrets
 import shutil
 import subprocess
 import tempfile
-import urllib.request
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +94,10 @@ def download(path: Path) -> None:
 
     Raises ``DevmailError`` when it cannot be had.
     """
+    # Not at the top, because a start needs none of it.
+    import http.client
+    import urllib.request
+
     try:
         with (
             urllib.request.urlopen(URL, timeout=_DOWNLOAD_TIMEOUT) as response,  # noqa: S310
@@ -226,6 +227,8 @@ def _unpack(archive: Path, sha256: str, directory: Path) -> None:
             f"its SHA-256 is {found}, not {sha256}: this is not the release",
             f"get {URL}, or use Debian's webmail: --webmail roundcube",
         )
+    import zipfile
+
     with zipfile.ZipFile(archive) as release:
         release.extractall(directory)
     directory.chmod(0o755)
