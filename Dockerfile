@@ -42,7 +42,8 @@ COPY devmail_config /opt/devmail/devmail_config
 # Byte code that is believed without a look at its source: the root file system may be read-only.
 # Rendering leaves that of the templates.
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/devmail/devmail_config && \
-    python3 /opt/devmail/entrypoint.py render --output /tmp/rendered && rm -r /tmp/rendered && \
+    DEVMAIL_WEBMAIL=none python3 /opt/devmail/entrypoint.py render --output /tmp/rendered && \
+    rm -r /tmp/rendered && \
     ln -s /opt/devmail/entrypoint.py /usr/local/bin/devmail && \
     mkdir -p /var/lib/devmail /var/www/rainloop/data
 

@@ -48,6 +48,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     commit = report.commit()
     bench.prepare(wanted)
+    if not bench.results:
+        print("bench: there is nothing to measure", file=sys.stderr)
+        return 1
     bench.run()
     print("\n".join(report.summary(bench.results)))
     if not arguments.smoke:

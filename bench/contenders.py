@@ -535,7 +535,7 @@ class Container(Contender):
 
 
 class DevmailContainer(Container):
-    """devmail's image, built from this checkout."""
+    """devmail's image, built from this checkout; without a webmail."""
 
     key = "devmail-container"
     title = "devmail, container"
@@ -546,6 +546,9 @@ class DevmailContainer(Container):
         if not (ROOT / "Dockerfile").exists():
             raise MissingError(f"{self.title} is left out: there is no Dockerfile")
         self.docker("build", "--quiet", "--tag", self.image, str(ROOT))
+
+    def mounts(self) -> list[str]:
+        return ["-e", "DEVMAIL_WEBMAIL=none", *super().mounts()]
 
 
 class SeedContainer(Container):

@@ -76,8 +76,11 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event == "open":
         path, _, flags = arguments
-        if flags & _WRITING:
+        # Python keeps byte code there, and Jinja's is kept next to it.
+        if flags & _WRITING and "__pycache__" not in str(path):
             _seen.append(f"open {path}")
+    elif "__pycache__" in str(arguments[:1]):
+        return
     elif event.startswith(("os.", "shutil.", "subprocess.", "socket.")) and event not in {
         "os.listdir",
         "os.scandir",
