@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -52,7 +53,11 @@ class Row:
         text = in_unit(value, self.unit)
         if not self.share and len(values) > 1:
             low, high = in_unit(min(values), self.unit), in_unit(max(values), self.unit)
-            text += f" ({low.split()[0]}-{high})" if low != high else ""
+            # The unit is not said three times where it is the same.
+            suffix = re.search(r"[^\d.]*$", text)
+            if suffix and low.endswith(suffix[0]) and high.endswith(suffix[0]):
+                low, high = low.removesuffix(suffix[0]), high.removesuffix(suffix[0])
+            text += f" ({low}-{high})" if low != high else ""
         return text
 
 
