@@ -325,7 +325,8 @@ def _prepare() -> _Server:
     now = datetime.now(UTC)
     directories.make(layout)
     spool.make(layout.spool)
-    supervise.lock(layout)
+    if not supervise.lock(layout):
+        directories.remove_locks(layout.mail)
     supervise.raise_file_limit()
     files = tls.provide(settings, layout, now)
     addresses = surroundings.available_addresses(settings)

@@ -54,6 +54,19 @@ def take_over_mail(directory: Path) -> Iterator[str]:
     _own(directory, _MAIL_USER, _MAIL_MODE)
 
 
+def remove_locks(directory: Path) -> None:
+    """Remove the lock files that daemons left in mailboxes when they were killed.
+
+    Dovecot believes such a lock for two minutes if a process has the number that is in it, and
+    after a restart, of a container above all, some other process often has.
+    """
+    for mailbox in _maildirs(directory):
+        for folder in (mailbox, *mailbox.glob(".*/")):
+            for lock in folder.glob("*.lock"):
+                if not lock.is_dir():
+                    lock.unlink(missing_ok=True)
+
+
 def _own(directory: Path, user: str, mode: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     shutil.chown(directory, user, user)

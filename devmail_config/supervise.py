@@ -28,11 +28,12 @@ _OPEN_FILES = 16384
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def lock(layout: Layout) -> None:
+def lock(layout: Layout) -> bool:
     """Mark the state directory as in use, until the last process of this server has ended.
 
     The open file goes through the exec below, so that it is the supervisor that holds the lock;
-    its process id, which is ours, is what the file contains.
+    its process id, which is ours, is what the file contains. An orderly end empties the file: tell
+    whether the server before this one came to such an end.
     """
     descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -47,9 +48,11 @@ def lock(layout: Layout) -> None:
                 )
             ]
         ) from None
+    ended_in_order = os.fstat(descriptor).st_size == 0
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
+    return ended_in_order
 
 
 def judge_configuration(layout: Layout, services: Iterable[Service]) -> list[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_nothing_that_was_accepted_is_lost_when_everything_is_killed(own_directo
         load.end()
         server.start()
         wait_for(load.is_there, f"all of {len(load.accepted)} messages", timeout=60)
+
+
+def test_a_lock_that_was_left_behind_does_not_close_a_mailbox(own_directory: Path) -> None:
+    """After a restart, the number of the process that held it can be that of another one."""
+    with Server(own_directory) as server:
+        send(server, "a@one.example", "b@two.example", "before")
+        wait_for_message(server, "b@two.example", "before")
+        server.kill_all()
+        lock = server.mail / "two.example" / "b" / "dovecot-uidlist.lock"
+        lock.write_text(f"{os.getpid()}:{socket.gethostname()}")
+        server.start()
+        assert not lock.exists()
+        send(server, "a@one.example", "b@two.example", "after")
+        wait_for_message(server, "b@two.example", "after")
+        assert server.stop() == 0
+        # An orderly end leaves nothing that a start would have to look for.
+        assert (own_directory / "lock").read_text() == ""
 
 
 def test_mail_flows_while_the_web_server_hangs(own_directory: Path) -> None:

@@ -56,8 +56,12 @@ def imap(server: Reachable, login: str, password: str | None = None) -> Iterator
         client.authenticate("PLAIN", lambda _: f"\0{login}\0{secret}".encode())
         yield client
     finally:
-        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+        try:
             client.logout()
+        except (OSError, imaplib.IMAP4.error):
+            # Then it has not closed the connection.
+            with contextlib.suppress(OSError):
+                client.shutdown()
 
 
 @contextlib.contextmanager

@@ -67,3 +67,21 @@ def test_a_directory_that_is_ours_is_not_looked_into(
     mailbox(tmp_path / "old.example" / "joe")
     assert list(directories.take_over_mail(tmp_path)) == []
     assert given == [str(tmp_path)]
+
+
+def test_locks_of_daemons_that_were_killed_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    mailbox = tmp_path / "one.example" / "joe"
+    for folder in (mailbox, mailbox / ".Sent", mailbox / ".odd.lock"):
+        (folder / "cur").mkdir(parents=True)
+        (folder / "dovecot-uidlist").touch()
+        (folder / "dovecot-uidlist.lock").touch()
+        (folder / "cur" / "message.lock").touch()
+    directories.remove_locks(tmp_path)
+    left = {path.relative_to(mailbox).as_posix() for path in mailbox.rglob("*.lock")}
+    assert left == {
+        "cur/message.lock",
+        ".Sent/cur/message.lock",
+        ".odd.lock",
+        ".odd.lock/cur/message.lock",
+    }
+    assert (mailbox / ".Sent" / "dovecot-uidlist").exists()

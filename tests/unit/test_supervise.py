@@ -82,7 +82,7 @@ def test_a_state_directory_has_one_server(layout: Layout, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "open", remember)
     assert running_server(layout) is None
-    supervise.lock(layout)
+    assert supervise.lock(layout)
     try:
         assert running_server(layout) == os.getpid()
         # It goes through the exec of the supervisor.
