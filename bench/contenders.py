@@ -535,7 +535,7 @@ class Container(Contender):
 
 
 class DevmailContainer(Container):
-    """devmail's image, built from this checkout; without a webmail."""
+    """devmail's image, built from this checkout with Roundcube."""
 
     key = "devmail-container"
     title = "devmail, container"
@@ -545,10 +545,8 @@ class DevmailContainer(Container):
     def build(self) -> None:
         if not (ROOT / "Dockerfile").exists():
             raise MissingError(f"{self.title} is left out: there is no Dockerfile")
-        self.docker("build", "--quiet", "--tag", self.image, str(ROOT))
-
-    def mounts(self) -> list[str]:
-        return ["-e", "DEVMAIL_WEBMAIL=none", *super().mounts()]
+        webmail_argument = ("--build-arg", "WEBMAIL=roundcube")
+        self.docker("build", "--quiet", "--tag", self.image, *webmail_argument, str(ROOT))
 
 
 class SeedContainer(Container):
