@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import py_compile
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -90,6 +89,9 @@ def render(
         "origin": lambda scheme, name: origin(scheme, name, settings.port(scheme)),
         "ordinary": addresses.ORDINARY,
         "exception": addresses.EXCEPTION,
+        "number": addresses.NUMBER,
+        "short_local": addresses.SURELY_SHORT_LOCAL,
+        "short_domain": addresses.SURELY_SHORT_DOMAIN,
         "written": addresses.WRITTEN,
         "faults": settings.all_faults,
         "fault_tables": tables,
@@ -207,7 +209,7 @@ class _ByteCode(FileSystemBytecodeCache):
 
 def _environment() -> Environment:
     byte_code = _PACKAGE / "__pycache__"
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         # To compile the templates takes as long as all the rest of rendering and writing.
         bytecode_cache=_ByteCode(str(byte_code)) if byte_code.is_dir() else None,
@@ -218,8 +220,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["escape_braces"] = lambda text: re.sub(r"([{}])", r"\\\1", text)
-    return environment
 
 
 def _downloads(tls: TlsFiles) -> Tree:
