@@ -466,6 +466,11 @@ def _fill(contender: Contender, address: str, count: int) -> None:
         os.write(descriptor, content)
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
         os.close(descriptor)
+    # Dovecot reads a Maildir again and again while its last change is seconds ago, so that a server
+    # that starts sooner would look slower.
+    an_hour_ago = time.time() - 3600
+    for directory in ("cur", "new"):
+        os.utime(mailbox / directory, (an_hour_ago, an_hour_ago))
 
 
 def _work_with(contender: Contender, address: str, count: int, figures: Figures) -> None:

@@ -16,7 +16,7 @@ from statistics import median
 from bench.chart import draw
 from bench.contenders import CONTENDERS, ROOT
 from bench.measures import Figures
-from bench.rows import GROUPS, TARGETS, Group, Results, Target, in_unit
+from bench.rows import GROUPS, GROWTH, TARGETS, Group, Growth, Results, Target, in_unit
 
 PAGE = ROOT / "docs" / "performance.md"
 CHART = ROOT / "docs" / "performance.svg"
@@ -137,6 +137,8 @@ def _page(run: Run, results: Results) -> Iterator[str]:
     yield from ("| | target | measured | |", "|---|---|---|---|")
     for target in TARGETS:
         yield _target(target, results)
+    for growth in GROWTH:
+        yield _growth(growth, results)
     yield from ("", _NOTES.read_text(encoding="utf-8"), "## The contenders", "")
     for contender in CONTENDERS:
         yield f"- **{contender.title}**: {_sentence(contender.__doc__ or '')}"
@@ -155,6 +157,14 @@ def _target(target: Target, results: Results) -> str:
     shown = "not measured" if measured is None else f"{measured:.3g}"
     verdict = {True: "met", False: "**missed**, see below", None: ""}[is_met]
     return f"| {target.title} | {sign} {target.bound:g} | {shown} | {verdict} |"
+
+
+def _growth(growth: Growth, results: Results) -> str:
+    measured = growth.measured(results)
+    shown = "not measured" if measured is None else f"{measured:.3g}"
+    verdict = "" if measured is None else "met" if measured <= growth.bound else "**missed**"
+    title = f"{growth.title}: times as long with {growth.bound:g} times the messages"
+    return f"| {title} | at most {growth.bound:g} | {shown} | {verdict} |"
 
 
 def _client_shares(results: Results) -> list[str]:

@@ -290,3 +290,29 @@ TARGETS = (
     Target("end of DATA to IDLE, p50, seconds", row("idle.notified", 50), 0.05, base=""),
     Target("idle memory", row("memory.idle"), 1),
 )
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The promise that a mailbox of many messages is no worse than linearly slower."""
+
+    title: str
+    low: Row
+    high: Row
+    bound: float
+
+    def measured(self, results: Results) -> float | None:
+        """Give how many times as long the larger mailbox took."""
+        low, high = (one.value(results.get("devmail")) for one in (self.low, self.high))
+        return high / low if low and high is not None else None
+
+
+GROWTH = tuple(
+    Growth(
+        title,
+        row(f"growth.{key}.{_LOW}"),
+        row(f"growth.{key}.{_HIGH}"),
+        _HIGH / _LOW,
+    )
+    for key, title in _GROWTH
+)
