@@ -333,9 +333,12 @@ class Limit(Rendered):
     packages = ("dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d", "postfix")
 
     def commands(self) -> list[list[str]]:
+        # An smtpd that finds no one to ask about logins dies, and master waits a minute.
+        is_up = f"until [ -S {self.state}/dovecot/base/postfix-auth ]; do sleep 0.01; done"
+        master = f"/usr/lib/postfix/sbin/master -s -c {self.state}/postfix"
         return [
             ["/usr/sbin/dovecot", "-F", "-c", f"{self.state}/dovecot/dovecot.conf"],
-            ["/usr/lib/postfix/sbin/master", "-s", "-c", f"{self.state}/postfix"],
+            ["/bin/sh", "-c", f"{is_up}; exec {master}"],
         ]
 
     def lmtp(self) -> Endpoint:
