@@ -51,7 +51,11 @@ def main() -> int:
     if not bench.results:
         print("bench: there is nothing to measure", file=sys.stderr)
         return 1
-    bench.run()
+    try:
+        bench.run()
+    finally:
+        for contender in wanted:
+            contender.discard()
     print("\n".join(report.summary(bench.results)))
     if not arguments.smoke:
         run = report.Run(

@@ -72,7 +72,11 @@ def _is_free(port: int) -> bool:
 
 
 class Contender:
-    """One server. A state directory is made by ``renew``, and outlives ``stop`` and ``start``."""
+    """One server. A state directory is made by ``renew``, and outlives ``stop`` and ``start``.
+
+    It is kept until the end of the bench: ext4 makes new files many times slower for a minute or
+    more after many were removed (``recently_deleted`` in its ialloc.c), which would be measured.
+    """
 
     key = ""
     title = ""
@@ -86,9 +90,9 @@ class Contender:
 
     def __init__(self) -> None:
         self.state = Path()
+        self._states: list[Path] = []
         self.offset = 0
         self._running: list[subprocess.Popen[bytes]] = []
-        self._began = 0.0
 
     def prepare(self) -> None:
         """Install what is needed; raises ``MissingError`` when that cannot be done."""
@@ -96,6 +100,7 @@ class Contender:
     def renew(self) -> None:
         """Make a new and empty state."""
         self.state = Path(tempfile.mkdtemp(prefix="dmb-", dir="/tmp"))
+        self._states.append(self.state)
         self.state.chmod(0o755)
         self.offset = free_offset([self.ports[name] for name in self.listeners])
         self.configure()
@@ -104,8 +109,9 @@ class Contender:
         """Write the configuration into the state directory."""
 
     def discard(self) -> None:
-        """Remove the state."""
-        shutil.rmtree(self.state, ignore_errors=True)
+        """Remove all that was made."""
+        for state in self._states:
+            shutil.rmtree(state, ignore_errors=True)
 
     def commands(self) -> list[list[str]]:
         """Give the commands that together are the server."""
@@ -478,7 +484,13 @@ class Container(Contender):
 
     def __init__(self) -> None:
         super().__init__()
-        self._name = f"devmail-bench-{self.key}-{os.getpid()}"
+        self._names: list[str] = []
+        self._called = 0.0
+
+    @property
+    def _name(self) -> str:
+        """The container of the present state."""
+        return self._names[-1]
 
     def docker(self, *arguments: str) -> str:
         """Run the Docker client, and give what it says."""
@@ -504,6 +516,7 @@ class Container(Contender):
             for name in self.listeners
             for word in ("-p", f"127.0.0.1:{self.ports[name] + self.offset}:{self.ports[name]}")
         ]
+        self._names.append(f"devmail-bench-{self.key}-{os.getpid()}-{len(self._names)}")
         self.docker("create", "--name", self._name, *published, *self.mounts(), self.image)
 
     def mounts(self) -> list[str]:
@@ -516,13 +529,23 @@ class Container(Contender):
         ]
 
     def launch(self) -> None:
+        self._called = time.time()
         self.docker("start", self._name)
+
+    def engine_seconds(self) -> float:
+        """Say after which part of the last start the engine had the container running."""
+        started = self.docker("inspect", "--format", "{{.State.StartedAt}}", self._name)
+        # Docker writes nanoseconds, of which Python reads six digits.
+        moment = datetime.fromisoformat(started[:26].rstrip("Z")).replace(tzinfo=UTC)
+        return moment.timestamp() - self._called
 
     def stop(self) -> None:
         self.docker("stop", "--time", str(int(_STOP_PATIENCE)), self._name)
 
     def discard(self) -> None:
-        self.docker("rm", "--force", "--volumes", self._name)
+        for name in self._names:
+            with contextlib.suppress(MissingError):
+                self.docker("rm", "--force", "--volumes", name)
         super().discard()
 
     def processes(self) -> list[int]:

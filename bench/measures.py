@@ -157,10 +157,11 @@ def visit(contender: Contender, effort: Effort, figures: Figures) -> None:
         figures.add("memory.idle", processes.proportional_memory(contender.processes()))
         contender.stop()
         figures.add("start.again", contender.start())
+        if isinstance(contender, Container):
+            figures.add("start.engine", contender.engine_seconds())
         _measure(contender, effort, figures)
     finally:
         contender.stop()
-        contender.discard()
 
 
 def _measure(contender: Contender, effort: Effort, figures: Figures) -> None:
@@ -438,7 +439,6 @@ def grow(contender: Contender, effort: Effort, figures: Figures) -> None:
         figures.add("memory.mailboxes", processes.proportional_memory(contender.processes()))
     finally:
         contender.stop()
-        contender.discard()
 
 
 def _make_mailbox(contender: Contender, address: str) -> Path:

@@ -142,6 +142,7 @@ GROUPS = (
         (
             Row("start.first", "first start", "s"),
             Row("start.again", "start again", "s"),
+            Row("start.engine", "of it until the engine says that the container runs", "s"),
             Row("memory.idle", "idle memory", "bytes"),
             Row("imap.new.tls.4.rate", "IMAP logins, TLS", "/s", 0, "more"),
             Row("pop3.new.tls.4.rate", "POP3 logins, TLS", "/s", 0, "more"),

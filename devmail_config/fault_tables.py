@@ -153,8 +153,7 @@ def _instances(form: Form, step: str) -> Iterator[tuple[str, Behaviour]]:
                 expression = form.expression.replace(enhanced, f"-{'-'.join(code)}")
                 yield expression, form.build(*code)
             return
-    groups = re.compile(form.expression).groups
-    yield form.expression, form.build(*(f"${number + 1}" for number in range(groups)))
+    yield form.expression, form.build(*(f"${number + 1}" for number in range(form.groups)))
 
 
 def _builtin(faults: Faults, expression: str) -> str:
@@ -199,7 +198,7 @@ class Quotas(NamedTuple):
             # Dovecot cuts the number out of the name: it begins and ends at known places.
             end = len(f".{faults.suffix}") + ("-452" in form.expression) * len("-452")
             number = f"%{len('quota-')}.-{end}Ld"
-            behaviour = form.build(*[number] * re.compile(form.expression).groups)
+            behaviour = form.build(*[number] * form.groups)
             if behaviour.name in {"full", "quota"}:
                 expression = _in_dovecot(_builtin(faults, form.expression))
                 builtin.append(_quota(expression, "", behaviour, size="[km]" in form.expression))

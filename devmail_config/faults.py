@@ -88,6 +88,12 @@ class Form(NamedTuple):
     # What a rule with such a behaviour can be tied to; the first is what a built-in address is.
     ties: tuple[str, ...] = (TO, FROM, LOGIN)
 
+    @property
+    def groups(self) -> int:
+        """Count the groups, not by compiling the expression: all of them would slow each start."""
+        # In regexp(5) every parenthesis opens a group, and no form has one that stands for itself.
+        return self.expression.count("(")
+
 
 class FaultError(ValueError):
     """A behaviour or a rule is wrong: the message says why, ``remedy`` what to do about it."""

@@ -148,6 +148,22 @@ def test_the_certificate_is_for_every_name_of_the_server(
         assert secure.version() == "TLSv1.3"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_ticket_holds_up_the_greeting_of_smtp_over_tls(
+    server: Server, version: ssl.TLSVersion
+) -> None:
+    context = server.tls_context()
+    context.minimum_version = context.maximum_version = version
+    with (
+        socket.create_connection((LOOPBACK, server.port("smtps"))) as plain,
+        context.wrap_socket(plain, server_hostname=HOSTNAME) as secure,
+    ):
+        # A ticket would come before the greeting, and the client has it as soon as it reads that.
+        assert secure.recv(1000).startswith(b"220 ")
+        assert secure.session is not None
+        assert not secure.session.has_ticket
+
+
 def test_a_mailbox_is_born_at_its_first_login(server: Server) -> None:
     with imap(server, "newborn@nowhere.example") as client:
         _, folders = client.list()
@@ -155,6 +171,17 @@ def test_a_mailbox_is_born_at_its_first_login(server: Server) -> None:
     for folder in (b"Drafts", b"Sent", b"Junk", b"Trash", b"Archive"):
         assert b"\\" + folder in names
     assert (server.mail / "nowhere.example" / "newborn").is_dir()
+
+
+def test_status_tells_of_mail_in_a_mailbox_that_is_not_selected(server: Server) -> None:
+    login = "watched@status.example"
+    with imap(server, login) as client:
+        for count in (1, 2):
+            send(server, SENDER, login, f"number {count}")
+            wait_for_message(server, login, f"number {count}")
+            _, answer = client.status("INBOX", "(MESSAGES RECENT)")
+            assert answer[0] is not None
+            assert b"MESSAGES %d " % count in answer[0]
 
 
 def test_many_recipients_and_bcc_each_get_their_own_copy(server: Server) -> None:

@@ -67,13 +67,18 @@ def test_what_is_no_behaviour_is_refused(word: str) -> None:
         parse(word)
 
 
+def test_the_groups_of_a_form_are_those_that_an_expression_has() -> None:
+    for form in FORMS:
+        assert form.groups == re.compile(form.expression).groups, form.expression
+
+
 def test_the_cheat_sheet_shows_what_there_is() -> None:
     for tie, examples in CHEAT_SHEET.items():
         for example in examples:
             assert parse(example)[0].ties[0] == tie
     shown = {parse(example)[1][:2] for examples in CHEAT_SHEET.values() for example in examples}
     for form in FORMS:
-        behaviour = form.build(*["$1"] * re.compile(form.expression).groups)
+        behaviour = form.build(*["$1"] * form.groups)
         assert behaviour[:2] in shown or behaviour.name in {"reply", "slow"}
 
 
