@@ -64,7 +64,7 @@ def main() -> int:
             machine=report.machine(),
             rounds=bench.rounds,
             minutes=bench.seconds / 60,
-            loads=bench.loads,
+            load=bench.load,
             left_out=bench.left_out,
         )
         report.save(kept, run, bench.results)
@@ -82,7 +82,7 @@ class _Bench:
         self._contenders: list[Contender] = []
         self.results: dict[str, Figures] = {}
         self.left_out: list[str] = []
-        self.loads: list[float] = []
+        self.load = 0.0
         self.rounds = 0
         self.is_broken = False
 
@@ -108,12 +108,13 @@ class _Bench:
 
     def run(self) -> None:
         """Measure round by round, each beginning with another contender."""
+        # Later it is the bench's own.
+        self.load = os.getloadavg()[0]
         longest = 0.0
         for number in range(self._effort.rounds):
             if self.rounds and self.seconds + longest > _MINUTES * 60:
                 print(f"bench: no time for more than {number} rounds")
                 break
-            self.loads.append(os.getloadavg()[0])
             began = time.monotonic()
             first = number % len(self._contenders)
             for contender in self._contenders[first:] + self._contenders[:first]:

@@ -34,8 +34,8 @@ class Run:
     machine: list[str]
     rounds: int
     minutes: float
-    # How many processes wanted a processor, on average over the minute before each round.
-    loads: list[float]
+    # How many processes wanted a processor, on average over the minute before.
+    load: float
     left_out: list[str]
 
 
@@ -124,14 +124,8 @@ def _page(run: Run, results: Results) -> Iterator[str]:
         "",
     )
     yield from (f"- {fact}" for fact in run.machine)
-    yield (
-        f"- load average before each round: {', '.join(f'{load:.1f}' for load in run.loads)}"
-        + (
-            "; other programs were using the machine"
-            if max(run.loads) > (os.cpu_count() or 1)
-            else ""
-        )
-    )
+    others = "; other programs were using the machine" if run.load > (os.cpu_count() or 1) else ""
+    yield f"- load average at the beginning: {run.load:.1f}{others}"
     yield from (f"- {line}" for line in (*_client_shares(results), *run.left_out))
     yield from ("", "## Targets", "", "Ratios to the seed's configuration, in the run above.", "")
     yield from ("| | target | measured | |", "|---|---|---|---|")

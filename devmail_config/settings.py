@@ -198,8 +198,17 @@ class Settings:
 
     @property
     def retry_interval(self) -> int:
-        """Seconds between two tries to deliver, so that a bounce is never much too late."""
-        return max(1, min(10, self.bounce_after // 10))
+        """Seconds between two tries to deliver, so that a bounce is never much too late.
+
+        Not less than two: the process of one try has to be done when the next one comes, or Postfix
+        puts the message aside for a minute (``qmgr_active_feed``), and so it happened with one.
+        """
+        return max(2, min(10, self.bounce_after // 10))
+
+    @property
+    def queue_interval(self) -> int:
+        """Seconds between two looks for waiting mail whose next try is due."""
+        return self.retry_interval // 2
 
     @property
     def all_faults(self) -> Faults:

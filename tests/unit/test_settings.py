@@ -260,12 +260,14 @@ def test_everything_wrong_is_reported_at_once_and_the_rest_is_kept(yaml_file: Pa
 
 
 @pytest.mark.parametrize(
-    ("bounce_after", "retry_interval"), [(1, 1), (9, 1), (30, 3), (60, 6), (100, 10), (3600, 10)]
+    ("bounce_after", "retry_interval", "queue_interval"),
+    [(1, 2, 1), (9, 2, 1), (30, 3, 1), (60, 6, 3), (100, 10, 5), (3600, 10, 5)],
 )
-def test_delivery_is_tried_ten_times_before_a_bounce_and_at_least_every_ten_seconds(
-    bounce_after: int, retry_interval: int
+def test_delivery_is_tried_ten_times_before_a_bounce_but_every_two_to_ten_seconds(
+    bounce_after: int, retry_interval: int, queue_interval: int
 ) -> None:
-    assert Settings(bounce_after=bounce_after).retry_interval == retry_interval
+    settings = Settings(bounce_after=bounce_after)
+    assert (settings.retry_interval, settings.queue_interval) == (retry_interval, queue_interval)
 
 
 def test_the_offset_is_added_to_every_port() -> None:
