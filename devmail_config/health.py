@@ -93,12 +93,41 @@ def examine(settings: Settings, files: TlsFiles, addresses: tuple[str, ...]) -> 
         try:
             _CHECKS[listener.protocol](listener, target)
         except _FAULTS as error:
-            return Verdict(listener, f"{type(error).__name__}: {error}")
+            return Verdict(listener, _in_words(error))
         return Verdict(listener, None)
 
     # At the same time, so that even services that all hang are reported within one timeout.
     with ThreadPoolExecutor(len(LISTENERS)) as pool:
         yield from pool.map(check, LISTENERS)
+
+
+def _in_words(error: Exception) -> str:
+    """Say what went wrong without the names that Python gives to it."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message}"
+        case ConnectionRefusedError():
+            return "nothing listens on its port"
+        case TimeoutError():
+            return f"no answer within {_TIMEOUT:g} s"
+        # The standard library's clients for IMAP and POP3 have no error of its own for that.
+        case ConnectionError() | ssl.SSLEOFError() | smtplib.SMTPServerDisconnected():
+            return "it closes the connection"
+        case imaplib.IMAP4.abort() | poplib.error_proto(args=["-ERR EOF"]):
+            return "it closes the connection"
+        case smtplib.SMTPResponseException():
+            return f"it answers {error.smtp_code} {_text(error.smtp_error)}"
+        case imaplib.IMAP4.error() | poplib.error_proto():
+            return f"it answers {_text(error.args[0])}"
+        case ssl.SSLError():
+            return f"TLS fails: {error.reason.replace('_', ' ').lower()}"
+        case OSError():
+            return error.strerror or str(error)
+    return str(error)
+
+
+def _text(answer: object) -> str:
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
 
 
 def _connect(listener: Listener, target: _Target) -> socket.socket:
@@ -192,7 +221,7 @@ def _check_http(listener: Listener, target: _Target) -> None:
     finally:
         connection.close()
     if status != http.HTTPStatus.OK:
-        raise http.client.HTTPException(f"status {status}")
+        raise http.client.HTTPException(f"it answers with the status {status}")
 
 
 _CHECKS: dict[str, Callable[[Listener, _Target], None]] = {

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devmail_config.addresses import Address, AddressError
+
 # RFC 1123, section 2.1: letters, digits and hyphens, no hyphen at either end, 63 octets a label.
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
@@ -46,6 +48,16 @@ def _hostname(text: str) -> str:
         # RFC 3696, section 2: so that no name looks like an IPv4 address.
         raise ValueError("not a host name: its last part is a number")
     return name
+
+
+def _domain(text: str) -> str:
+    """Read a domain whose labels may be U-labels, and give it in A-labels (RFC 5890)."""
+    if text.isascii():
+        return _hostname(text)
+    try:
+        return _hostname(Address.parse(f"x@{text}").domain)
+    except AddressError:
+        raise ValueError("not an internationalised domain (RFC 5890)") from None
 
 
 def _ip_address(text: str) -> str:
@@ -171,6 +183,7 @@ def or_none(kind: Kind) -> Kind:
 
 
 HOSTNAME = Kind("host name", _hostname, "mail.localhost")
+DOMAIN = Kind("domain", _domain, "bad-domain.com")
 HOSTNAME_OR_IP = Kind("host name or IP address", _hostname_or_ip, "mail.example.test")
 IP_ADDRESS = Kind("IP address", _ip_address, "127.0.0.1")
 BOOLEAN = Kind("yes or no", _boolean, "yes", lambda value: "yes" if value else "no")

@@ -63,7 +63,7 @@ class Settings:
     )
     bad_domains: tuple[str, ...] = option(
         ("bad-domain.com",),
-        kinds.list_of(kinds.HOSTNAME, "host names", "bad-domain.com, down.example"),
+        kinds.list_of(kinds.DOMAIN, "domains", "bad-domain.com, down.example"),
         "Domains that cannot be reached: mail to them comes back as a bounce.",
     )
     bounce_after: int = option(

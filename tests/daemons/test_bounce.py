@@ -24,7 +24,9 @@ RETRY = 2
 @pytest.fixture(scope="module")
 def quick() -> Iterator[Server]:
     """A server that gives up on unreachable domains after a few seconds."""
-    with Server(bounce_after=f"{BOUNCE_AFTER}s", bad_domains="bad-domain.com down.example") as it:
+    with Server(
+        bounce_after=f"{BOUNCE_AFTER}s", bad_domains="bad-domain.com down.example нет.example"
+    ) as it:
         yield it
 
 
@@ -107,6 +109,14 @@ def test_a_bounce_that_bounces_ends_there(quick: Server) -> None:
         return not waiting
 
     wait_for(is_empty, "the queue to be empty", timeout=60, interval=0.1)
+
+
+@pytest.mark.parametrize("domain", ["нет.example", "xn--e1apq.example"])
+def test_an_internationalised_domain_is_bad_in_either_spelling(quick: Server, domain: str) -> None:
+    sender = f"to-{len(domain)}@company1.com"
+    with smtp(quick, sender) as client:
+        client.sendmail(sender, [f"joe@{domain}"], "Subject: x\r\n\r\nx\r\n", ["SMTPUTF8"])
+    assert f"joe@{domain}".encode() in parts(bounce(quick, sender))[0].get_payload(decode=True)
 
 
 def test_a_message_that_was_locked_when_its_turn_came_gets_another(quick: Server) -> None:

@@ -21,6 +21,8 @@ GOOD = [
     (kinds.HOSTNAME, "mail.example.test.", "mail.example.test"),
     (kinds.HOSTNAME, "3com.test", "3com.test"),
     (kinds.HOSTNAME, "a" * 63 + ".test", "a" * 63 + ".test"),
+    (kinds.DOMAIN, "Down.Example.", "down.example"),
+    (kinds.DOMAIN, "МЮНХЕН.example", "xn--e1andb2b0c.example"),
     (kinds.IP_ADDRESS, "192.0.2.7", "192.0.2.7"),
     (kinds.IP_ADDRESS, "[2001:DB8::0:1]", "2001:db8::1"),
     (kinds.HOSTNAME_OR_IP, "::1", "::1"),
@@ -55,6 +57,8 @@ NOT_A_HOST = "not a host name (letters, digits, hyphens and dots)"
 NOT_A_PATH = "a path with a character other than letters, digits and . _ - + = @ /"
 BAD = [
     (kinds.HOSTNAME, "", NOT_A_HOST),
+    (kinds.DOMAIN, "under_score.test", NOT_A_HOST),
+    (kinds.DOMAIN, "мюнхен..test", "not an internationalised domain (RFC 5890)"),
     (kinds.HOSTNAME, "under_score.test", NOT_A_HOST),
     (kinds.HOSTNAME, "-a.test", NOT_A_HOST),
     (kinds.HOSTNAME, "a..test", NOT_A_HOST),
