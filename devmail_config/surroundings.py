@@ -352,10 +352,19 @@ def _holder(port: int, machine: Machine) -> str:
             if columns[3] == "0A" and int(columns[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{columns[9]}]")
     # The oldest first: children may have inherited the socket.
-    for process in sorted(machine.proc.glob("[0-9]*"), key=lambda process: int(process.name)):
+    for process in sorted(machine.proc.glob("[0-9]*"), key=_started):
         # It may have ended by now, or belong to someone who does not let us look.
         with contextlib.suppress(OSError):
             if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
                 name = (process / "comm").read_text().strip()
                 return f" by {name} (process {process.name})"
     return ""
+
+
+def _started(process: Path) -> tuple[int, int]:
+    """Give a key that puts the oldest process first; numbers alone begin anew when they run out."""
+    ticks = 0
+    with contextlib.suppress(OSError):
+        # proc(5): the 22nd field, of which the first two are the number and the name.
+        ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
+    return ticks, int(process.name)

@@ -134,11 +134,17 @@ class Server:
     def kill_all(self) -> None:
         """End every process of the server at once, as a power cut would."""
         assert self.process is not None
-        victims = self.processes()
-        for process in [self.process.pid, *victims]:
-            kill(process)
+        kill(self.process.pid)
         self.process.wait()
-        wait_for(lambda: not self.processes(), "every process to be gone")
+
+        def is_gone() -> bool:
+            # What a supervisor starts again before it is killed itself has to go, too.
+            victims = self.processes()
+            for process in victims:
+                kill(process)
+            return not victims
+
+        wait_for(is_gone, "every process to be gone")
 
     def processes(self, name: str = "") -> list[int]:
         """List the processes that belong to this server, the supervisor left out."""

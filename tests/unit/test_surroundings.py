@@ -450,3 +450,17 @@ def test_everything_wrong_is_reported_at_once(settings: Settings, machine: Machi
         settings.subject("state_dir"),
         settings.subject("bind_address"),
     ]
+
+
+def test_the_holder_of_a_port_is_its_oldest_process_whatever_the_numbers(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    line = "0: 0100007F:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1\n"
+    (tmp_path / "net" / "tcp").write_text("head\n" + line)
+    # Numbers begin anew after the highest: the child has a lower one here.
+    for number, name, started in ((40000, "master", 100), (50, "smtpd", 300)):
+        process = tmp_path / str(number)
+        (process / "fd").mkdir(parents=True)
+        (process / "fd" / "6").symlink_to("socket:[4711]")
+        (process / "comm").write_text(f"{name}\n")
+        (process / "stat").write_text(f"{number} ({name}) S {'0 ' * 18}{started} 0\n")
+    assert surroundings._holder(25, Machine(proc=tmp_path)) == " by master (process 40000)"
