@@ -110,9 +110,9 @@ def _in_words(error: Exception) -> str:
             return "nothing listens on its port"
         case TimeoutError():
             return f"no answer within {_TIMEOUT:g} s"
-        # The standard library's clients for IMAP and POP3 have no error of its own for that.
         case ConnectionError() | ssl.SSLEOFError() | smtplib.SMTPServerDisconnected():
             return "it closes the connection"
+        # Those for IMAP and POP3 have no error of their own for that.
         case imaplib.IMAP4.abort() | poplib.error_proto(args=["-ERR EOF"]):
             return "it closes the connection"
         case smtplib.SMTPResponseException():
