@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +21,7 @@ import click
 from devmail_config import (
     __version__,
     directories,
+    ownership,
     queue,
     rainloop,
     render,
@@ -65,7 +66,12 @@ def program(context: click.Context) -> None:
 @program.command()
 def run() -> None:
     """Start the server in the foreground (the default)."""
-    server = _prepare()
+    settings, layout, chosen = _judged()
+    directories.make(layout, ownership.own_directories(settings, layout))
+    if not supervise.lock(layout):
+        directories.remove_locks(layout.mail)
+    supervise.raise_file_limit()
+    server = _prepare(settings, layout, chosen)
     click.echo(_announcement(server))
     for line in directories.take_over_mail(server.layout.mail):
         click.echo(f"devmail: {line}")
@@ -75,8 +81,15 @@ def run() -> None:
 @program.command()
 def check() -> None:
     """Do all of a start but the start, and say what was found."""
-    server = _prepare()
-    click.echo(_announcement(server))
+    settings, layout, chosen = _judged()
+    with directories.rehearsal(layout) as elsewhere:
+        directories.make(elsewhere, ownership.own_directories(settings, elsewhere))
+        server = _prepare(settings, elsewhere, chosen)
+    kept = tls.planned(settings, layout)
+    is_new = kept.ca_fingerprint != server.tls.ca_fingerprint
+    click.echo(
+        _announcement(replace(server, tls=replace(kept, ca_fingerprint="")) if is_new else server)
+    )
     click.echo("devmail: nothing is wrong, the server can start")
 
 
@@ -303,8 +316,10 @@ def _working_directory() -> Path:
 
 def _judge(settings: Settings, layout: Layout) -> list[Problem]:
     """Find everything outside of the settings that would keep the server from running."""
+    own = ownership.own_directories(settings, layout)
     return [
         *surroundings.judge(settings, layout, surroundings.packages(_PACKAGES), Machine()),
+        *ownership.judge(settings, (*own, *webmail.program_directories(settings, layout))),
         *tls.judge(settings, datetime.now(UTC)),
         *webmail.choose(settings, layout, Machine())[1],
     ]
@@ -315,19 +330,18 @@ def _stop_if(problems: Iterable[Problem]) -> None:
         raise DevmailError(found)
 
 
-def _prepare() -> _Server:
-    """Take every step of a start but the last."""
+def _judged() -> tuple[Settings, Layout, Webmail | None]:
+    """Load the settings and judge everything; changes nothing."""
     settings, problems = load(os.environ)
     layout = Layout.of(settings, _working_directory())
     _stop_if([*problems, *_judge(settings, layout)])
-    chosen, _ = webmail.choose(settings, layout, Machine())
+    return settings, layout, webmail.choose(settings, layout, Machine())[0]
 
+
+def _prepare(settings: Settings, layout: Layout, chosen: Webmail | None) -> _Server:
+    """Write everything that the daemons read, and let them judge it."""
     now = datetime.now(UTC)
-    directories.make(layout)
     spool.make(layout.spool)
-    if not supervise.lock(layout):
-        directories.remove_locks(layout.mail)
-    supervise.raise_file_limit()
     files = tls.provide(settings, layout, now)
     addresses = surroundings.available_addresses(settings)
     tree = render.render(settings, layout, files, addresses, chosen)
@@ -342,11 +356,13 @@ def _announcement(server: _Server) -> str:
     """The first line of the log: what this server is, and where."""
     ports = ", ".join(f"{one.name} {server.settings.port(one.name)}" for one in LISTENERS)
     origin = "our own CA" if server.tls.made_here else "the CA of your certificate"
+    fingerprint = server.tls.ca_fingerprint
+    ca = f"has the SHA-256 fingerprint {fingerprint}" if fingerprint else "is made at the start"
     browser = server.webmail.title if server.webmail else "none"
     return (
         f"devmail: version {__version__}, {server.settings.hostname}, "
         f"on {' and '.join(server.addresses)}: {ports}; webmail: {browser}; "
-        f"{origin} has the SHA-256 fingerprint {server.tls.ca_fingerprint}"
+        f"{origin} {ca}"
     )
 
 

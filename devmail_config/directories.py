@@ -7,26 +7,65 @@ start with them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from devmail_config.errors import DevmailError
 from devmail_config.layout import Layout
+from devmail_config.ownership import MARK, OwnDirectory
 
 _MAIL_USER = "mail"
 _MAIL_MODE = 0o700
 
 
-def make(layout: Layout) -> None:
-    """Make the directories that outlive a start, each owned by the user who writes to it."""
-    # Not made ours if it was there: it may be a directory like /srv, which others use as well.
+def make(layout: Layout, own: Iterable[OwnDirectory]) -> None:
+    """Make the directories of a server, and give those that daemons write to to their users.
+
+    Raises ``DevmailError`` when one is somebody else's.
+    """
+    # Others may use it as well, as they do /srv: only what is below it is ours.
     layout.state.mkdir(parents=True, exist_ok=True)
+    for directory in own:
+        directory.claim()
     _own(layout.spool, "root", 0o755)
     _own(layout.postfix_data, "postfix", 0o700)
     _own(layout.faults, _MAIL_USER, 0o700)
+
+
+@contextlib.contextmanager
+def rehearsal(layout: Layout) -> Iterator[Layout]:
+    """Give a layout in a temporary directory, for all steps of a start that starts nothing.
+
+    It has a copy of our own TLS material. A ``DevmailError`` in the body speaks of the real places.
+    """
+    with tempfile.TemporaryDirectory(prefix="devmail-", dir=_temporary_place()) as name:
+        state = Path(os.path.realpath(name))
+        state.chmod(0o755)
+        if layout.tls.is_dir():
+            shutil.copytree(layout.tls, state / "tls")
+            (state / "tls" / MARK).touch()
+        try:
+            yield replace(layout, state=state, mail=state / "mail", webmail_data=state / "webmail")
+        except DevmailError as error:
+            raise DevmailError(
+                problem.with_text_replaced(str(state), str(layout.state))
+                for problem in error.problems
+            ) from None
+
+
+def _temporary_place() -> str:
+    """Find where to put temporary files, in a container with a read-only root, too."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/dev/shm"  # noqa: S108 - what is made there has a name of its own
 
 
 def take_over_mail(directory: Path) -> Iterator[str]:
@@ -36,7 +75,6 @@ def take_over_mail(directory: Path) -> Iterator[str]:
     last, an ordinary start looks at nothing else, however many mailboxes there are, and a start
     that was interrupted is made good by the next one.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     user = pwd.getpwnam(_MAIL_USER)
     if directory.stat().st_uid != user.pw_uid:
         foreign = [one for one in _maildirs(directory) if one.stat().st_uid != user.pw_uid]
@@ -47,10 +85,10 @@ def take_over_mail(directory: Path) -> Iterator[str]:
                 f"(number {foreign[0].stat().st_uid}): giving {len(foreign)} to {_MAIL_USER}"
             )
             for mailbox in foreign:
-                _give(mailbox, user)
+                give(mailbox, user)
             yield f"they belong to {_MAIL_USER} now ({time.monotonic() - began:.1f} s)"
         for domain in _domains(directory):
-            shutil.chown(domain, _MAIL_USER, _MAIL_USER)
+            os.chown(domain, user.pw_uid, user.pw_gid, follow_symlinks=False)
     _own(directory, _MAIL_USER, _MAIL_MODE)
 
 
@@ -60,33 +98,67 @@ def remove_locks(directory: Path) -> None:
     Dovecot believes such a lock for two minutes if a process has the number that is in it, and
     after a restart, of a container above all, some other process often has.
     """
-    for mailbox in _maildirs(directory):
-        for folder in (mailbox, *mailbox.glob(".*/")):
-            for lock in folder.glob("*.lock"):
-                if not lock.is_dir():
-                    lock.unlink(missing_ok=True)
+    # Mailboxes that are not ours yet have no locks of ours.
+    with acting_as(pwd.getpwnam(_MAIL_USER)), contextlib.suppress(PermissionError):
+        for mailbox in _maildirs(directory):
+            for folder in (mailbox, *mailbox.glob(".*/")):
+                for lock in folder.glob("*.lock"):
+                    if not lock.is_dir():
+                        lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
+    """Touch files with the rights of ``user`` only.
+
+    A daemon can put whatever it likes into its own directories: a link there must not lead root to
+    write, or to remove something, where it points to. Meanwhile Python must not need to import
+    anything, even a codec, since ``user`` may not be able to read it: hence bytes, not text.
+    """
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def give(path: Path, user: pwd.struct_passwd) -> None:
+    """Change the owner of ``path`` and of all that is in it; of ``path`` itself last."""
+
+    def change(name: str | Path, descriptor: int | None = None) -> None:
+        if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid != user.pw_uid:
+            os.chown(name, user.pw_uid, user.pw_gid, dir_fd=descriptor, follow_symlinks=False)
+
+    # Through descriptors, and no link is followed: the tree may change its shape meanwhile.
+    if path.is_dir():
+        for _, directories, files, descriptor in os.fwalk(path, topdown=False):
+            for name in (*files, *directories):
+                change(name, descriptor)
+    change(path)
 
 
 def _own(directory: Path, user: str, mode: int) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
     shutil.chown(directory, user, user)
     directory.chmod(mode)
 
 
 def _maildirs(directory: Path) -> Iterator[Path]:
     """Find the mailboxes; what is no Maildir is none of ours, and stays as it is."""
-    return (current.parent for current in directory.glob("*/*/cur"))
+    return (
+        current.parent
+        for current in directory.glob("*/*/cur")
+        if not (current.parent.is_symlink() or current.parent.parent.is_symlink())
+    )
 
 
 def _domains(directory: Path) -> set[Path]:
     """Find the directories that mailboxes are in, or were in."""
-    empty = {path for path in directory.glob("*/") if not any(path.iterdir())}
+    empty = {
+        path for path in directory.glob("*/") if not path.is_symlink() and not any(path.iterdir())
+    }
     return empty | {mailbox.parent for mailbox in _maildirs(directory)}
-
-
-def _give(mailbox: Path, user: pwd.struct_passwd) -> None:
-    """Change the owner of all that is in ``mailbox``, of the directory itself last."""
-    for _, directories, files, descriptor in os.fwalk(mailbox, topdown=False):
-        for name in (*files, *directories):
-            os.chown(name, user.pw_uid, user.pw_gid, dir_fd=descriptor, follow_symlinks=False)
-    os.chown(mailbox, user.pw_uid, user.pw_gid, follow_symlinks=False)

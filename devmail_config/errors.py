@@ -7,7 +7,7 @@ adds them up, and one ``DevmailError`` ends the program before any daemon has st
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Problem:
     subject: str
     fault: str
     remedy: str
+
+    def with_text_replaced(self, old: str, new: str) -> Problem:
+        """Give the same problem with ``new`` wherever it says ``old``."""
+        return Problem(*(part.replace(old, new) for part in astuple(self)))
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.fault}\n    -> {self.remedy}"

@@ -189,6 +189,8 @@ IP_ADDRESS = Kind("IP address", _ip_address, "127.0.0.1")
 BOOLEAN = Kind("yes or no", _boolean, "yes", lambda value: "yes" if value else "no")
 DURATION = Kind("duration", _duration, "90s", lambda seconds: f"{seconds}s")
 SIZE = Kind("size", _size, "64M", _show_size)
-PATH = Kind("path", _path, "/srv/devmail")
+PATH = Kind("path", _path, "/srv/devmail.pem")
+# devmail may take over what is in such a place, see ownership.py.
+DIRECTORY = Kind("directory", _path, "/srv/devmail")
 # Shown in no message and in no log.
 SECRET = Kind("text", str, "correct horse", lambda text: "(not shown)" if text else "")

@@ -2,7 +2,7 @@
 
 ::
 
-    <state>/            the one directory that devmail writes to
+    <state>/            the one directory that devmail writes to; what it owns below has a mark
       run/              emptied and written anew at every start
         <daemon>/       the daemon's configuration, sockets and pid files
         fixed-settings.json   what `devmail reload` cannot change

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devmail_config.errors import DevmailError, Problem
+from devmail_config.ownership import OwnDirectory
 
 VERSION = "1.17.0"
 URL = (
@@ -89,6 +90,16 @@ def is_installed(directory: Path) -> bool:
         return False
 
 
+def own_directory(directory: Path, setting: str = "rainloop_dir") -> OwnDirectory:
+    """Describe the directory that an installation replaces; ``setting`` says where it is."""
+
+    def has_our_file(directory: Path) -> bool:
+        include = directory / _INCLUDE
+        return include.is_file() and include.read_text(encoding="utf-8") == _INCLUDE_TEXT
+
+    return OwnDirectory(directory, "rainloop", setting, has_our_file)
+
+
 def download(path: Path) -> None:
     """Fetch the release from ``URL`` to ``path``.
 
@@ -115,8 +126,10 @@ def download(path: Path) -> None:
 def install(directory: Path, archive: Path, sha256: str = SHA256) -> None:
     """Unpack and patch the release in ``directory``, which is replaced, and owned by root.
 
-    Raises ``DevmailError`` when ``archive`` is not what was expected; nothing has changed then.
+    Raises ``DevmailError`` when ``archive`` is not what was expected, or ``directory`` is somebody
+    else's; nothing has changed then.
     """
+    own_directory(directory).require()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rainloop-", dir=directory.parent) as temporary:
         unpacked = Path(temporary) / "unpacked"
@@ -124,6 +137,7 @@ def install(directory: Path, archive: Path, sha256: str = SHA256) -> None:
         for patch in PATCHES:
             apply(patch, unpacked)
         (unpacked / _INCLUDE).write_text(_INCLUDE_TEXT, encoding="ascii")
+        own_directory(unpacked).claim()
         if directory.exists():
             shutil.rmtree(directory)
         unpacked.rename(directory)

@@ -34,6 +34,7 @@ from devmail_config import __version__, addresses, fault_tables
 from devmail_config.fault_ports import BREAKAGES, fault_ports
 from devmail_config.faults import CHEAT_SHEET
 from devmail_config.layout import Layout
+from devmail_config.ownership import MARK
 from devmail_config.services import HEALTH_CHECK, PYTHON, Service, listeners, running
 from devmail_config.settings import Settings, fixed_values
 from devmail_config.tls import TlsFiles
@@ -129,11 +130,17 @@ def render(
 def write(tree: Tree, directory: Path, created_at: float) -> None:
     """Write ``tree`` into ``directory``, which is emptied first: nothing old survives a start.
 
-    ``created_at`` is the time, in seconds since the epoch, before which the files are dated.
+    Only the mark stays that says that the directory may be emptied. ``created_at`` is the time, in
+    seconds since the epoch, before which the files are dated.
     """
-    if directory.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, mode=0o755)
+    directory.mkdir(parents=True, exist_ok=True)
+    for entry in directory.iterdir():
+        if entry.name == MARK:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
     for path, file in tree.items():
         _write_file(directory / path, file, created_at)
 

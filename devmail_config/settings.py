@@ -127,13 +127,13 @@ class Settings:
     )
     state_dir: Path = option(
         Path(".devmail"),
-        kinds.PATH,
+        kinds.DIRECTORY,
         "The one directory that devmail writes to. A relative path starts where devmail starts.",
         fixed=True,
     )
     mail_dir: Path | None = option(
         None,
-        kinds.PATH,
+        kinds.DIRECTORY,
         "Where the mailboxes are, if not in mail/ below the state directory.",
         fixed=True,
     )
@@ -169,13 +169,13 @@ class Settings:
     )
     webmail_data_dir: Path | None = option(
         None,
-        kinds.PATH,
+        kinds.DIRECTORY,
         "Where the webmail keeps users' settings, if not in webmail/ below the state directory.",
         fixed=True,
     )
     rainloop_dir: Path | None = option(
         None,
-        kinds.PATH,
+        kinds.DIRECTORY,
         "Where RainLoop is installed, if not in rainloop/ below the state directory.",
         fixed=True,
     )

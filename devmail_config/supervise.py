@@ -35,7 +35,7 @@ def lock(layout: Layout) -> bool:
     its process id, which is ours, is what the file contains. An orderly end empties the file: tell
     whether the server before this one came to such an end.
     """
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

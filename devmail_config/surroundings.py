@@ -172,12 +172,9 @@ def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
             "choose a directory outside of it, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
         )
     yield from _judge_disk(settings, subject, existing)
-    if _is_there(layout.run) and not _is_there(layout.lock):
-        yield Problem(
-            subject,
-            f"{layout.run} is there, no server has made it, and a start would empty it",
-            "choose a directory that is new or empty",
-        )
+    for path in (layout.lock, layout.log):
+        if fault := _foreign_file(path, layout):
+            yield Problem(subject, fault, "choose a directory that is new or empty")
     if (holder := running_server(layout)) is not None:
         yield Problem(
             subject,
@@ -280,12 +277,27 @@ def _unusable(directory: Path) -> str | None:
     existing = _nearest_existing(directory)
     if not existing.is_dir():
         return f"{existing} is a file"
-    probe = existing / f".devmail-probe-{os.getpid()}"
+    # Asked, not tried: to judge a directory must not even change its date.
+    if not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
+        is_read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
+        reason = errno.EROFS if is_read_only else errno.EACCES
+        return f"{existing} cannot be written to: {os.strerror(reason)}"
+    if not os.statvfs(existing).f_blocks:
+        return f"{existing} cannot be written to: it is not on a disk"
+    return None
+
+
+def _foreign_file(path: Path, layout: Layout) -> str | None:
+    """Say why a file of the state directory cannot be devmail's own; None if it can."""
     try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        return f"{existing} cannot be written to: {error.strerror}"
+        mode = path.lstat().st_mode
+    except OSError:
+        return None
+    if not stat.S_ISREG(mode):
+        return f"{path} is not a file"
+    # A number, see supervise.lock.
+    if path == layout.lock and not re.fullmatch(rb"\d{0,19}\n?", path.read_bytes()[:21]):
+        return f"{path} is a file that devmail did not make"
     return None
 
 

@@ -80,8 +80,7 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
     Raises ``DevmailError`` when our own cannot be read or made.
     """
     files = planned(settings, layout)
-    # The faulty certificates need a CA of ours even where the good one is not.
-    if not files.made_here and not settings.fault_ports:
+    if not makes_material(settings):
         return files
     try:
         own = authority.ensure(layout.tls, names(settings), now)
@@ -99,6 +98,11 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
             ]
         ) from None
     return planned(settings, layout)
+
+
+def makes_material(settings: Settings) -> bool:
+    """Tell whether a start makes a CA: the faulty certificates need ours beside a mounted one."""
+    return settings.fault_ports or not _is_mounted(settings)
 
 
 def planned(settings: Settings, layout: Layout) -> TlsFiles:

@@ -6,17 +6,18 @@ whatever the user typed, so that the rule of addresses stays the only judge of a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from devmail_config import rainloop, surroundings
+from devmail_config.directories import acting_as, give
 from devmail_config.errors import Problem
 from devmail_config.layout import Layout
+from devmail_config.ownership import WEBMAIL_DATA, OwnDirectory
 from devmail_config.settings import Settings
 from devmail_config.surroundings import Machine
 
@@ -87,6 +88,14 @@ def _judge_place(name: str, settings: Settings, layout: Layout) -> Iterable[Prob
         )
 
 
+def program_directories(settings: Settings, layout: Layout) -> tuple[OwnDirectory, ...]:
+    """List the directories that the installation of an allowed webmail replaces."""
+    if "rainloop" not in allowed(settings):
+        return ()
+    setting = "rainloop_dir" if settings.rainloop_dir else "state_dir"
+    return (rainloop.own_directory(layout.rainloop, setting),)
+
+
 def allowed(settings: Settings) -> tuple[str, ...]:
     """List the webmails that the settings allow, the preferred one first."""
     return {"auto": _KNOWN, "none": ()}.get(settings.webmail, (settings.webmail,))
@@ -110,26 +119,24 @@ def prepare(webmail: Webmail, settings: Settings, layout: Layout) -> None:
     """Make what the webmail needs on disk before PHP starts: directories, keys, its own files."""
     user = pwd.getpwnam(_USER)
     uploads = layout.config("php") / "uploads"
+    uploads.mkdir(exist_ok=True)
+    # It may be a volume from elsewhere.
+    for name in WEBMAIL_DATA:
+        entry = layout.webmail_data / name
+        if entry.is_symlink() or entry.exists():
+            give(entry, user)
     for directory in (layout.webmail_data, uploads):
-        directory.mkdir(parents=True, exist_ok=True)
-        _give(directory, user)
+        os.chown(directory, user.pw_uid, user.pw_gid)
         directory.chmod(0o700)
     if webmail.name == "roundcube":
-        with _acting_as(user):
+        with acting_as(user):
             _prepare_roundcube(layout.webmail_data / "roundcube")
     else:
         application = rainloop.application(
             layout.config("rainloop"), settings.rainloop_admin_password
         )
-        with _acting_as(user):
+        with acting_as(user):
             rainloop.prepare(layout.webmail_data, application)
-
-
-def _give(directory: Path, user: pwd.struct_passwd) -> None:
-    """Make ``user`` the owner of all below ``directory``, which may be a volume from elsewhere."""
-    for path in (directory, *directory.rglob("*")):
-        if path.lstat().st_uid != user.pw_uid:
-            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
 def _prepare_roundcube(data: Path) -> None:
@@ -140,23 +147,3 @@ def _prepare_roundcube(data: Path) -> None:
         # 32 characters, for AES-256. Whoever has it can read the passwords in the sessions.
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_hex(16).encode())
-
-
-@contextlib.contextmanager
-def _acting_as(user: pwd.struct_passwd) -> Iterator[None]:
-    """Touch files with the rights of ``user`` only.
-
-    PHP can put whatever it likes into its own directories: a link there must not lead us to write
-    with root's rights where it points to. Meanwhile Python must not need to import anything, even
-    a codec, since ``user`` may not be able to read it: hence bytes, not text.
-    """
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(user.pw_gid)
-    os.seteuid(user.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)

@@ -149,7 +149,7 @@ class Service:
     def forget_the_old(self) -> None:
         """Remove what nobody has asked about for a day."""
         oldest = time.time() - _KEPT_SECONDS
-        for path in self._directory.iterdir():
+        for path in (*self._directory.glob("count-*"), *self._directory.glob("note-*")):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()

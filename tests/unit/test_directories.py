@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,9 @@ from typing import Any
 import pytest
 
 from devmail_config import directories
+from devmail_config.errors import DevmailError, Problem
+from devmail_config.layout import Layout
+from devmail_config.settings import Settings
 
 
 @pytest.fixture
@@ -69,7 +74,18 @@ def test_a_directory_that_is_ours_is_not_looked_into(
     assert given == [str(tmp_path)]
 
 
-def test_locks_of_daemons_that_were_killed_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_locks_of_daemons_that_were_killed_are_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directories, "acting_as", contextlib.nullcontext)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "cur").mkdir(parents=True)
+    (elsewhere / "passwd.lock").touch()
+    tmp_path = tmp_path / "mail"
+    tmp_path.mkdir()
+    (tmp_path / "linked.example").symlink_to(tmp_path / "one.example")
+    (tmp_path / "two.example").mkdir()
+    (tmp_path / "two.example" / "linked").symlink_to(elsewhere)
     mailbox = tmp_path / "one.example" / "joe"
     for folder in (mailbox, mailbox / ".Sent", mailbox / ".odd.lock"):
         (folder / "cur").mkdir(parents=True)
@@ -85,3 +101,33 @@ def test_locks_of_daemons_that_were_killed_are_removed_and_nothing_else(tmp_path
         ".odd.lock/cur/message.lock",
     }
     assert (mailbox / ".Sent" / "dovecot-uidlist").exists()
+    assert (elsewhere / "passwd.lock").exists()
+
+
+def test_a_rehearsal_speaks_of_the_real_places_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    layout = Layout.of(Settings(state_dir=Path("state"), mail_dir=Path("mail")), tmp_path / "x")
+
+    def rehearse() -> None:
+        with directories.rehearsal(layout) as elsewhere:
+            places = {elsewhere.state, elsewhere.mail, elsewhere.webmail_data}
+            assert not any(place.is_relative_to(layout.state.parent) for place in places)
+            raise DevmailError([Problem(f"the CA in {elsewhere.tls}", "damaged", "remove it")])
+
+    with pytest.raises(DevmailError) as caught:
+        rehearse()
+    assert caught.value.problems == (Problem(f"the CA in {layout.tls}", "damaged", "remove it"),)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rehearsal_finds_a_place_where_there_is_no_tmp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_at_all() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none_at_all)
+    with directories.rehearsal(Layout.of(Settings(), tmp_path)) as elsewhere:
+        assert elsewhere.state.parent == Path("/dev/shm")  # noqa: S108

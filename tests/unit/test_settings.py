@@ -286,7 +286,7 @@ def test_the_reference_has_every_setting_with_its_default() -> None:
         assert f"| `{variable(option.name)}` | `{option.name}` | " in text
         assert option.metadata["help"] in text
     assert "| `DEVMAIL_MESSAGE_SIZE_LIMIT` | `message_size_limit` | size | `64M` |" in text
-    assert "| `DEVMAIL_MAIL_DIR` | `mail_dir` | path |  |" in text
+    assert "| `DEVMAIL_MAIL_DIR` | `mail_dir` | directory |  |" in text
 
 
 def test_the_settings_in_the_readme_are_real_and_have_the_defaults_that_it_says() -> None:

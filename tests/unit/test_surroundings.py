@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,7 @@ def test_a_full_disk_is_refused(
     files: int,
 ) -> None:
     class Disk:
-        f_bavail, f_frsize, f_files, f_favail = blocks, 4096, 10**7, files
+        f_blocks, f_bavail, f_frsize, f_files, f_favail = 10**9, blocks, 4096, 10**7, files
 
     def statvfs(_: Any) -> type[Disk]:
         return Disk
@@ -298,18 +299,39 @@ def test_a_full_disk_is_refused(
     ]
 
 
-def test_a_run_directory_of_someone_else_is_never_emptied(
-    settings: Settings, machine: Machine, own_directory: Path
+@pytest.mark.parametrize(
+    ("name", "make", "fault"),
+    [
+        ("lock", lambda path: path.write_text("root:x:0:0\n"), "a file that devmail did not make"),
+        ("lock", lambda path: path.symlink_to("/etc/passwd"), "not a file"),
+        ("devmail.log", lambda path: path.symlink_to("/nowhere"), "not a file"),
+        ("devmail.log", Path.mkdir, "not a file"),
+    ],
+)
+def test_a_file_of_someone_else_is_never_written_to(
+    settings: Settings,
+    machine: Machine,
+    own_directory: Path,
+    name: str,
+    make: Callable[[Path], object],
+    fault: str,
 ) -> None:
-    (own_directory / "run").mkdir()
+    make(own_directory / name)
     assert found(settings, machine) == [
         Problem(
             settings.subject("state_dir"),
-            f"{own_directory}/run is there, no server has made it, and a start would empty it",
+            f"{own_directory / name} is {fault}",
             "choose a directory that is new or empty",
         )
     ]
-    (own_directory / "lock").touch()
+
+
+@pytest.mark.parametrize("content", ["", "1\n", "4194304\n"])
+def test_what_a_server_leaves_in_its_lock_is_its_own(
+    settings: Settings, machine: Machine, own_directory: Path, content: str
+) -> None:
+    (own_directory / "lock").write_text(content)
+    (own_directory / "devmail.log").write_text("a line\n")
     assert found(settings, machine) == []
 
 
