@@ -35,7 +35,14 @@ from devmail_config.fault_ports import BREAKAGES, fault_ports
 from devmail_config.faults import CHEAT_SHEET
 from devmail_config.layout import Layout
 from devmail_config.ownership import MARK
-from devmail_config.services import HEALTH_CHECK, PYTHON, Service, listeners, running
+from devmail_config.services import (
+    HEALTH_CHECK,
+    PYTHON,
+    TLS_VERSIONS,
+    Service,
+    listeners,
+    running,
+)
 from devmail_config.settings import Settings, fixed_values
 from devmail_config.tls import TlsFiles
 from devmail_config.webmail import Webmail
@@ -75,6 +82,7 @@ def render(
         "settings": settings,
         "layout": layout,
         "tls": tls,
+        "tls_versions": TLS_VERSIONS,
         "addresses": listen_addresses,
         "has_ipv6": any(":" in address for address in listen_addresses),
         "interfaces": ", ".join(_interfaces(listen_addresses)),

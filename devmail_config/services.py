@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 # Debian's own interpreter, which every user may execute, unlike that of a checkout in /root.
 PYTHON = "/usr/bin/python3"
 
+# The versions of TLS that every port speaks (RFC 8996: no older one), as OpenSSL names them.
+TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")
+
 # Who checks the server's health, as the daemons' logs see it: the user, and where the client
 # connects from if it is to the loopback address.
 HEALTH_CHECK = "devmail-health"

@@ -113,6 +113,12 @@ class Settings:
         kinds.SIZE,
         "The largest message that is accepted, as it travels (attachments grow by a third).",
     )
+    line_endings: str = option(
+        "standard",
+        kinds.choice("standard", "strict", "lenient"),
+        "Which line ends SMTP takes: as today's Postfix (standard), only CR LF (strict), or any, to "
+        "try out SMTP smuggling (lenient), see docs/faults.md.",
+    )
     bind_address: tuple[str, ...] = option(
         ("127.0.0.1", "::1"),
         kinds.list_of(kinds.IP_ADDRESS, "IP addresses", "0.0.0.0, ::", may_be_empty=False),
@@ -204,6 +210,11 @@ class Settings:
         puts the message aside for a minute (``qmgr_active_feed``), and so it happened with one.
         """
         return max(2, min(10, self.bounce_after // 10))
+
+    @property
+    def forbid_bare_newline(self) -> str:
+        """Postfix's ``smtpd_forbid_bare_newline`` for the line ends that are taken."""
+        return {"standard": "normalize", "strict": "reject", "lenient": "no"}[self.line_endings]
 
     @property
     def queue_interval(self) -> int:

@@ -45,11 +45,52 @@ def test_nobody_sends_without_a_login(server: Server, listener: str, recipient: 
     )
 
 
-def test_only_this_servers_own_postmaster_can_be_reached_without_a_login(server: Server) -> None:
-    """RFC 5321, section 4.5.1: every server takes mail to <postmaster>."""
+POSTMASTER = [
+    "<postmaster>",
+    "postmaster",
+    "<PostMaster>",
+    '<"postmaster">',
+    "<POSTMASTER> NOTIFY=NEVER",
+]
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_the_postmaster_is_a_recipient_like_all_others(server: Server, listener: str) -> None:
+    """Postfix alone would take mail to him from anyone, before it looks at any restriction."""
+    with connected(server, listener) as client:
+        client.ehlo()
+        client.mail("a@one.example")
+        for path in POSTMASTER:
+            assert client.docmd("RCPT", f"TO:{path}")[0] == 530, path
+    with smtp(server, "a@one.example") as client:
+        client.mail("a@one.example")
+        for path in POSTMASTER:
+            assert client.docmd("RCPT", f"TO:{path}")[0] == 250, path
+        client.data(f"Subject: complaint {listener}\r\n\r\nx\r\n")
+    wait_for_message(server, "postmaster@mail.localhost", f"complaint {listener}")
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("joe@x.test", 252),
+        ('"|x"@y.test', 252),
+        ('"a b"@x.test', 252),
+        ("joe@-x", 501),
+        ("<>", 501),
+        (f"{'l' * 65}@x.test", 553),
+    ],
+)
+def test_vrfy_is_answered_by_the_rule_and_only_after_a_login(
+    server: Server, address: str, code: int
+) -> None:
+    with smtp(server, "a@one.example") as client:
+        client.mail("sender@one.example")
+        assert client.docmd("VRFY", address)[0] == code
     with smtp(server) as client:
-        client.sendmail("a@one.example", ["postmaster"], "Subject: complaint\r\n\r\nx\r\n")
-    wait_for_message(server, "postmaster@mail.localhost", "complaint")
+        client.ehlo()
+        assert client.docmd("VRFY", address)[0] != 252
+        assert not client.has_extn("etrn")
 
 
 @pytest.mark.parametrize("listener", LISTENERS)

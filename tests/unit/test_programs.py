@@ -233,6 +233,8 @@ def test_an_address_is_left_to_the_restrictions_that_follow() -> None:
 
 def test_postmaster_alone_needs_no_domain_as_a_recipient() -> None:
     assert policy.judge({"protocol_state": "RCPT", "recipient": "postmaster"}) == "DUNNO"
+    assert policy.judge({"protocol_state": "VRFY", "recipient": "|x@y.test"}) == "DUNNO"
+    assert "5.1.3" in policy.judge({"protocol_state": "VRFY", "recipient": "x@1.2"})
     assert policy.judge({"protocol_state": "RCPT", "recipient": "POSTMASTER"}) == "DUNNO"
     assert "5.1.3" in policy.judge({"protocol_state": "RCPT", "recipient": "root"})
     assert "5.1.7" in policy.judge({"protocol_state": "MAIL", "sender": "postmaster"})
