@@ -79,12 +79,14 @@ SERVICES = (
         is_nameless=True,
         routine=(rf' 200 [0-9]* "{HEALTH_CHECK}"$',),
     ),
-    # What nginx asks about an address. Starts one process of ours for each question, as nobody.
+    # What nginx asks about an address. Starts one process of ours for each question, as the user
+    # that Debian has for those who own nothing. The socket is for the group of nginx's worker.
     Service(
         "page",
         command=(
-            *("/usr/bin/s6-ipcserver", "-a", "0666", "-u", "65534", "-g", "65534"),
-            "{config}/socket",
+            *("/usr/bin/setpriv", "--regid", "www-data", "--clear-groups"),
+            *("/usr/bin/s6-ipcserver-socketbinder", "-a", "0660", "{config}/socket"),
+            *("/usr/bin/s6-setuidgid", "dovenull", "/usr/bin/s6-ipcserverd"),
             *(PYTHON, "-ISE", "{libexec}", "page", "{config}"),
         ),
         is_nameless=True,
