@@ -33,6 +33,12 @@ EXCEPTION = f"^[^@]{{65}}|@.{{254}}|@(.*[.])?[^.]{{64}}|^.{{255}}|{NUMBER}"
 # octets at most, nothing is too long, and NUMBER is all that is left of EXCEPTION.
 SURELY_SHORT_LOCAL = 64
 SURELY_SHORT_DOMAIN = 63
+# The names that Address.mailbox gives: whatever matches is two safe path components, the local part
+# with each dot between two others. The range is the percent sign and its neighbours. A colon needs
+# a backslash in Dovecot's conditions, and one does no harm elsewhere.
+_NAME = "([a-z0-9_+=~-]|[$-&][0-9a-f][0-9a-f])+"
+_SOME_LITERAL = r"[[](ipv6\:[0-9a-f.\:]+|[0-9.]+)[]]"
+MAILBOX = rf"^{_NAME}([.]{_NAME})*@({_LABEL}([.]{_LABEL})*|{_SOME_LITERAL})$"
 # How the path in MAIL and RCPT may be written, between its angle brackets: an optional route (RFC
 # 5321, appendix C), atoms or a quoted string, and after the @ a literal or something without quotes
 # and comments. It looks at octets.

@@ -99,6 +99,7 @@ def render(
         "ordinary": addresses.ORDINARY,
         "exception": addresses.EXCEPTION,
         "number": addresses.NUMBER,
+        "mailbox_name": addresses.MAILBOX,
         "short_local": addresses.SURELY_SHORT_LOCAL,
         "short_domain": addresses.SURELY_SHORT_DOMAIN,
         "written": addresses.WRITTEN,

@@ -126,3 +126,63 @@ def test_only_those_processes_are_root_that_have_to_be(server: Server) -> None:
     assert {"imap", "pop3", "lmtp"} <= owners["mail"]
     # As nobody, any other service of the machine may run.
     assert "nobody" not in owners
+
+
+# Talks LMTP to the socket in its first argument, and prints the answer to each recipient.
+LMTP = """
+import json, socket, sys
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+    file = connection.makefile("rwb")
+    file.readline()
+    answers = []
+    for command in ["LHLO x", "MAIL FROM:<a@x.test>", *json.load(sys.stdin)]:
+        file.write(command.encode() + b"\\r\\n")
+        file.flush()
+        while (line := file.readline())[3:4] == b"-":
+            pass
+        answers.append(line.decode())
+json.dump(answers[2:], sys.stdout)
+"""
+HOSTILE = (
+    '"../../../outside/box"@x.test',
+    '"/tmp/box"@x.test',
+    '".."@x.test',
+    '"."@x.test',
+    '"a/b"@x.test',
+    '".a"@x.test',
+    '"a..b"@x.test',
+    "box@..",
+    '"box"@../outside',
+    '"a%zzb"@x.test',
+    '"a$b"@x.test',
+    '"a b"@x.test',
+    "box",
+)
+HARMLESS = (
+    "box@x.test",
+    "BOX@x.test",
+    "a%2fb@x.test",
+    "%2e%2e@x.test",
+    "a+b=c~d@x.test",
+    "box@[ipv6:2001:db8::1]",
+    "box@[192.0.2.1]",
+)
+
+
+def test_a_name_that_is_no_mailbox_never_becomes_a_path(server: Server) -> None:
+    path = str(server.state / "run" / "dovecot" / "base" / "lmtp")
+    done = subprocess.run(
+        [
+            *("setpriv", "--reuid", "postfix", "--regid", "postfix", "--clear-groups"),
+            *(PYTHON, "-c", LMTP, path),
+        ],
+        input=json.dumps([f"RCPT TO:<{name}>" for name in (*HOSTILE, *HARMLESS)]),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    answers = dict(zip((*HOSTILE, *HARMLESS), json.loads(done.stdout), strict=True))
+    assert {name: answers[name][:1] for name in HOSTILE} == dict.fromkeys(HOSTILE, "5")
+    assert {name: answers[name][:3] for name in HARMLESS} == dict.fromkeys(HARMLESS, "250")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from devmail_config.addresses import (
     EXCEPTION,
+    MAILBOX,
     NUMBER,
     ORDINARY,
     SURELY_SHORT_DOMAIN,
@@ -295,6 +296,7 @@ def test_the_name_of_a_mailbox_is_an_address_that_needs_no_quotes(text: str) -> 
     local = parsed(text).mailbox.partition("@")[0]
     assert re.fullmatch(r"[a-z0-9_.+=~%-]+", local)
     assert ".." not in local
+    assert PosixRegex(MAILBOX).matches(parsed(text).mailbox)
 
 
 # --- The expressions that daemons use ---
