@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import click
 
@@ -164,7 +164,7 @@ def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
         log_start = 0
     else:
         layout.state.mkdir(parents=True, exist_ok=True)
-        with layout.log.open("ab") as log:
+        with _open_log(layout.log) as log:
             log_start = log.tell()
             process = subprocess.Popen(
                 [*program, "run"],
@@ -181,6 +181,20 @@ def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
                 click.echo(line)
     except TimeoutError as error:
         _fail(layout, log_start, f"does not work after {_START_TIMEOUT:.0f} s: {error}")
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """Open the log, for root alone: it says who writes to whom. A link is not followed."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise DevmailError(
+            [Problem(str(path), error.strerror or str(error), f"remove it: rm {path}")]
+        ) from None
+    # It may have been there with a wider mode.
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab")
 
 
 def _fail(layout: Layout, log_start: int, fault: str) -> NoReturn:

@@ -202,6 +202,28 @@ def test_a_state_directory_stays_where_it_can(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_log_is_for_its_owner_alone(layout: Layout) -> None:
+    layout.state.mkdir()
+    layout.log.write_text("before\n")
+    layout.log.chmod(0o644)
+    with pytest.raises(DevmailError):
+        native.start(Settings(), layout, a_program("raise SystemExit(3)"))
+    assert layout.log.stat().st_mode & 0o777 == 0o600
+    assert layout.log.read_text().startswith("before\n")
+
+
+def test_a_log_that_is_a_link_is_not_written_to(layout: Layout, tmp_path: Path) -> None:
+    layout.state.mkdir()
+    layout.log.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DevmailError) as caught:
+        native.start(Settings(), layout, a_program(""))
+    (problem,) = caught.value.problems
+    assert problem == Problem(
+        str(layout.log), "Too many levels of symbolic links", f"remove it: rm {layout.log}"
+    )
+    assert not (tmp_path / "elsewhere").exists()
+
+
 # --- down ---
 
 
