@@ -116,8 +116,8 @@ class Settings:
     line_endings: str = option(
         "standard",
         kinds.choice("standard", "strict", "lenient"),
-        "Which line ends SMTP takes: as today's Postfix (standard), only CR LF (strict), or any, to "
-        "try out SMTP smuggling (lenient), see docs/faults.md.",
+        "Which line ends SMTP takes: as today's Postfix (standard), CR LF only (strict), or any, "
+        "for trying out SMTP smuggling (lenient), see docs/faults.md.",
     )
     bind_address: tuple[str, ...] = option(
         ("127.0.0.1", "::1"),
