@@ -18,6 +18,7 @@ from devmail_config.settings import Settings
 from tests.helpers.clients import imap, pop3, send, wait_for_message
 from tests.helpers.server import Server, is_free
 from tests.helpers.session import deliver
+from tests.helpers.wait import wait_for
 
 PORTS = fault_ports(Settings(fault_ports=True))
 # Tries to connect to each path that it reads, and writes the numbers of the errors, 0 for none.
@@ -108,21 +109,30 @@ ROOT_MAY_BE = {
 }
 
 
+def owners_of_processes(server: Server) -> dict[str, set[str]]:
+    """The names of the server's processes, by each user that they are or can become again."""
+    owners: dict[str, set[str]] = {}
+    for process in server.processes():
+        directory = Path("/proc") / str(process)
+        try:
+            lines = (directory / "status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        for number in set(fields["Uid"].split()):
+            name = pwd.getpwuid(int(number)).pw_name
+            owners.setdefault(name, set()).add(fields["Name"])
+    return owners
+
+
 def test_only_those_processes_are_root_that_have_to_be(server: Server) -> None:
     with imap(server, "b@two.example") as reader, pop3(server, "b@two.example"):
         reader.select("INBOX")
-        owners: dict[str, set[str]] = {}
-        for process in server.processes():
-            directory = Path("/proc") / str(process)
-            try:
-                lines = (directory / "status").read_text().splitlines()
-            except FileNotFoundError:
-                continue
-            fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-            for number in set(fields["Uid"].split()):
-                name = pwd.getpwuid(int(number)).pw_name
-                owners.setdefault(name, set()).add(fields["Name"])
-    assert owners["root"] <= ROOT_MAY_BE
+        # A process that has just been started gives root up as its first step.
+        wait_for(
+            lambda: owners_of_processes(server)["root"] <= ROOT_MAY_BE, "all others to give up root"
+        )
+        owners = owners_of_processes(server)
     assert {"imap", "pop3", "lmtp"} <= owners["mail"]
     # As nobody, any other service of the machine may run.
     assert "nobody" not in owners
