@@ -38,6 +38,7 @@ from devmail_config.ownership import MARK
 from devmail_config.services import (
     HEALTH_CHECK,
     PYTHON,
+    TLS_CIPHERS,
     TLS_VERSIONS,
     Service,
     listeners,
@@ -83,6 +84,7 @@ def render(
         "layout": layout,
         "tls": tls,
         "tls_versions": TLS_VERSIONS,
+        "tls_ciphers": TLS_CIPHERS,
         "addresses": listen_addresses,
         "has_ipv6": any(":" in address for address in listen_addresses),
         "interfaces": ", ".join(_interfaces(listen_addresses)),

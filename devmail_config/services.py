@@ -11,8 +11,12 @@ from dataclasses import dataclass, replace
 # Debian's own interpreter, which every user may execute, unlike that of a checkout in /root.
 PYTHON = "/usr/bin/python3"
 
-# The versions of TLS that every port speaks (RFC 8996: no older one), as OpenSSL names them.
+# The floor of TLS on every port of every daemon (RFC 9325): the versions, the oldest first, and the
+# suites of 1.2 in OpenSSL's words, ciphers(1). They have forward secrecy, a server that proves who
+# it is, AES or ChaCha20, and nothing worth less than 112 bits, signatures and curves included. DHE
+# is not among them: each daemon would choose its groups in its own way.
 TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")
+TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!AESCCM:@SECLEVEL=2"
 
 # Who checks the server's health, as the daemons' logs see it: the user, and where the client
 # connects from if it is to the loopback address.

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Self
 
 from devmail_config import tls
+from devmail_config.fault_ports import fault_ports
 from devmail_config.health import examine
 from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS
-from devmail_config.settings import load
+from devmail_config.settings import Settings, load
 from devmail_config.surroundings import available_addresses
 from tests.helpers.wait import wait_for
 
@@ -37,6 +38,16 @@ def free_offset() -> int:
     """
     for offset in random.sample(range(20000, 31000), 100):
         if all(is_free(listener.port + offset) for listener in LISTENERS):
+            return offset
+    raise AssertionError("no free range of ports")
+
+
+def free_offset_with_fault_ports() -> int:
+    """Find one at which the fault ports are free, too, and below those of clients as well."""
+    broken = fault_ports(Settings(fault_ports=True))
+    ports = [*(one.port for one in LISTENERS), *(one.port for one in broken)]
+    for offset in random.sample(range(10000, 20000), 100):
+        if all(is_free(port + offset) for port in ports):
             return offset
     raise AssertionError("no free range of ports")
 

@@ -21,7 +21,7 @@ from jinja2 import FileSystemLoader, UndefinedError
 from devmail_config import render
 from devmail_config.layout import Layout
 from devmail_config.render import RenderedFile, Tree
-from devmail_config.services import LISTENERS, SERVICES
+from devmail_config.services import LISTENERS, SERVICES, TLS_CIPHERS, TLS_VERSIONS
 from devmail_config.settings import Settings
 from devmail_config.tls import TlsFiles
 from devmail_config.webmail import Webmail
@@ -220,6 +220,27 @@ def test_an_option_ends_up_where_it_should(change: dict[str, Any], path: str, li
     assert line in lines(replace(Settings(), **change), path)
     if change and change != {"require_auth": True}:
         assert line not in lines(Settings(), path)
+
+
+def test_tls_has_one_floor_for_every_daemon() -> None:
+    settings = Settings(fault_ports=True)
+    oldest, versions = TLS_VERSIONS[0], " ".join(TLS_VERSIONS)
+    assert {f"smtpd_tls_protocols = >={oldest}", f"tls_high_cipherlist = {TLS_CIPHERS}"} <= (
+        set(lines(settings, "postfix/main.cf"))
+    )
+    assert {f"ssl_min_protocol = {oldest}", f"ssl_cipher_list = {TLS_CIPHERS}"} <= (
+        set(lines(settings, "dovecot/dovecot.conf"))
+    )
+    for path, servers in (("nginx/nginx.conf", 1), ("nginx/fault-ports.conf", 12)):
+        assert lines(settings, path).count(f"ssl_protocols {versions};") == servers
+        assert lines(settings, path).count(f"ssl_ciphers {TLS_CIPHERS};") == servers
+    named = [
+        line.strip()
+        for path in files(render.TEMPLATES)
+        for line in path.read_text().splitlines()
+        if "TLSv1" in line
+    ]
+    assert named == ["ssl_protocols TLSv1 TLSv1.1;"], "only the ports for old TLS name a version"
 
 
 @pytest.mark.parametrize(
