@@ -27,14 +27,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def judge(request: Mapping[str, str]) -> str:
     """Give the access(5) action for the address that the request is about."""
-    # RFC 3463: 5.1.3 is a bad destination address, 5.1.7 a bad sender's.
-    if request.get("protocol_state") in {"RCPT", "VRFY"}:
-        text, status = request.get("recipient", ""), "5.1.3"
-        if text.lower() == "postmaster":
-            # RFC 5321, section 4.5.1: the one recipient that needs no domain.
-            return "DUNNO"
-    else:
+    # RFC 3463: 5.1.3 is a bad destination address, 5.1.7 a bad sender's. RCPT and VRFY are about
+    # a recipient.
+    if request.get("protocol_state") == "MAIL":
         text, status = request.get("sender", ""), "5.1.7"
+    else:
+        text, status = request.get("recipient", ""), "5.1.3"
     try:
         Address.parse_unquoted(text)
     except AddressError as error:

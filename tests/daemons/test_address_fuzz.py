@@ -198,7 +198,10 @@ def test_junk_in_rcpt_and_mail_is_refused_or_is_the_address_that_the_rule_sees(
                 assert connection.smtp(b"DATA").startswith(b"354")
                 assert connection.smtp(b"Subject: fuzz\r\n\r\nx\r\n.").startswith(b"250")
                 named.add(address.directory)
+                verified = connection.smtp(b"VRFY <" + path + b"> SMTPUTF8")
+                assert verified.startswith(b"252 2.0.0 "), (path, verified)
             else:
+                assert connection.smtp(b"VRFY <" + path + b"> SMTPUTF8") == reply, path
                 assert re.match(rb"5\d\d 5\.\d\.\d |500 |502 |503 |421 ", reply), (path, reply)
     finally:
         connection.__exit__()

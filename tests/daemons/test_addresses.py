@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from devmail_config.addresses import Address
-from tests.helpers.addresses import INVALID, RULE, SYNTAX, VALID, Invalid
+from tests.helpers.addresses import INVALID, RULE, SYNTAX, VALID, Invalid, Valid
 from tests.helpers.clients import LOOPBACK, imap, messages, sasl_plain, smtp, wait_for_message
-from tests.helpers.server import Server
+from tests.helpers.server import HOSTNAME, Server
 from tests.helpers.wait import wait_for
 
 COLLECTOR = "collector@ordinary.example"
@@ -262,6 +262,7 @@ def test_what_is_not_an_address_is_refused_when_sending(
     from_it = answer(client.docmd("MAIL", f"FROM:<{invalid.text}> SMTPUTF8"))
     assert client.docmd("MAIL", f"FROM:<{PROBE}> SMTPUTF8")[0] == 250, from_it
     to_it = answer(client.docmd("RCPT", f"TO:<{invalid.text}>"))
+    assert answer(client.docmd("VRFY", f"<{invalid.text}> SMTPUTF8")) == to_it
     if invalid.answer == SYNTAX:
         assert from_it == "501 5.1.7 Bad sender address syntax"
         assert to_it == "501 5.1.3 Bad recipient address syntax"
@@ -273,6 +274,72 @@ def test_what_is_not_an_address_is_refused_when_sending(
         assert ">: Recipient address rejected: not an e-mail address: " in to_it
         assert invalid.reason in from_it
         assert invalid.reason in to_it
+
+
+# --- VRFY: RFC 5321, sections 3.5.3 and 7.3. What is an address would be taken: 252 ---
+
+
+@pytest.fixture
+def verifier(own: Server) -> Iterator[smtplib.SMTP]:
+    """A session for a few commands: Postfix ends one that has had a thousand of these."""
+    with session(own) as client:
+        yield client
+
+
+@pytest.mark.parametrize("valid", VALID, ids=lambda valid: ascii(valid.address))
+def test_an_address_is_one_to_vrfy(verifier: smtplib.SMTP, valid: Valid) -> None:
+    for spelling in (valid.address, *valid.others):
+        for written in (spelling, f"<{spelling}>"):
+            assert answer(verifier.docmd("VRFY", f"{written} SMTPUTF8")) == f"252 2.0.0 {written}"
+            if spelling.isascii():
+                assert answer(verifier.docmd("VRFY", written)) == f"252 2.0.0 {written}"
+
+
+@pytest.mark.parametrize("name", ["postmaster", "<postmaster>", "PostMaster", "<POSTMASTER>"])
+def test_postmaster_is_an_address_to_vrfy(verifier: smtplib.SMTP, name: str) -> None:
+    assert answer(verifier.docmd("VRFY", name)) == f"252 2.0.0 <postmaster@{HOSTNAME}>"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["joe", "<joe>", "root", "double-bounce", "Joe Doe", '"joe"', "joe doe@example.com", "<>"],
+)
+def test_a_name_without_a_domain_is_no_address_to_vrfy_either(
+    verifier: smtplib.SMTP, name: str
+) -> None:
+    assert answer(verifier.docmd("VRFY", name)) == "501 5.1.3 Bad recipient address syntax"
+
+
+@pytest.mark.parametrize("beginning", ["vrfy ", "VRFY\t", "\vVRFY\f ", "  Vrfy  "], ids=ascii)
+def test_vrfy_is_known_in_every_spelling(verifier: smtplib.SMTP, beginning: str) -> None:
+    assert verifier.docmd(f"{beginning}joe@example.com") == (252, b"2.0.0 joe@example.com")
+    assert verifier.docmd(f"{beginning}joe..doe@example.com")[0] == 501
+    assert verifier.docmd(f"{beginning}joe")[0] == 501
+
+
+def test_vrfy_says_what_rcpt_would(verifier: smtplib.SMTP) -> None:
+    for domain in (
+        "reject.fault.test",
+        "rcpt-452-4-2-2.fault.test",
+        "full.fault.test",
+        "x.fault.test",
+    ):
+        assert verifier.docmd("MAIL", f"FROM:<{PROBE}>")[0] == 250
+        to_it = answer(verifier.docmd("RCPT", f"TO:<joe@{domain}>"))
+        verifier.docmd("RSET")
+        assert to_it[0] in "45"
+        assert answer(verifier.docmd("VRFY", f"joe@{domain}")) == to_it
+    assert verifier.docmd("VRFY", "joe@bad-domain.com")[0] == 252
+    assert verifier.docmd("VRFY") == (501, b"5.5.4 Syntax: VRFY address [SMTPUTF8]")
+    code, reply = verifier.docmd("VRFY", "почта@example.com")
+    assert (code, reply[:6]) == (553, b"5.6.7 ")
+
+
+def test_vrfy_tells_nothing_without_a_login(own: Server) -> None:
+    with smtp(own) as stranger:
+        for name in ("joe@example.com", "joe@exam_ple.com", "joe@reject.fault.test", "postmaster"):
+            code, reply = stranger.docmd("VRFY", name)
+            assert (code, reply[:6]) == (530, b"5.7.0 "), name
 
 
 def answer(reply: tuple[int, bytes]) -> str:
@@ -400,6 +467,14 @@ def test_a_source_route_and_a_bare_path_name_the_address_in_them(own: Server, pa
     assert message.startswith(b"Return-Path: <path@d.example>\r\n")
 
 
+def test_mail_to_the_name_that_postfix_keeps_for_itself_is_not_thrown_away(own: Server) -> None:
+    """So it would be at any address literal of the server itself, by default."""
+    for literal in ("[127.0.0.1]", "[IPv6:::1]"):
+        with session(own) as client:
+            submit(client, PROBE, [f"double-bounce@{literal}"], b"Subject: kept\r\n\r\nx\r\n")
+        wait_for_message(own, f"double-bounce@{literal}", "kept")
+
+
 @pytest.mark.parametrize(
     "path", ["<joe@d.example", "joe@d.example>", "<joe@d.example >", "<<joe@d.example>>", '"joe"']
 )
@@ -408,6 +483,21 @@ def test_a_path_with_an_odd_bracket_is_refused(client: smtplib.SMTP, path: str) 
     assert client.docmd("MAIL", f"FROM:{path}") == (501, b"5.1.7 Bad sender address syntax")
     client.docmd("MAIL", f"FROM:<{PROBE}>")
     assert client.docmd("RCPT", f"TO:{path}") == (501, b"5.1.3 Bad recipient address syntax")
+
+
+@pytest.mark.parametrize("verb", ["MAIL\tFROM:", "\vmail\f FROM:\t", "  Mail  from: "], ids=ascii)
+def test_other_white_space_is_no_way_round_the_rule(client: smtplib.SMTP, verb: str) -> None:
+    client.docmd("RSET")
+    for path in ("<joe..doe@example.com>", "<.joe@example.com>", "joe doe@example.com", "<joe>"):
+        assert client.docmd(f"{verb}{path}") == (501, b"5.1.7 Bad sender address syntax")
+    code, reply = client.docmd(f"{verb}<joe@münchen.de>")
+    assert (code, reply[:6]) == (553, b"5.6.7 ")
+    assert client.docmd(f"{verb}<joe@example.com>")[0] == 250
+    verb = verb.upper().replace("MAIL", "RCPT").replace("FROM", "TO")
+    for path in ("<joe..doe@example.com>", "joe doe@example.com", "<joe>"):
+        assert client.docmd(f"{verb}{path}") == (501, b"5.1.3 Bad recipient address syntax")
+    assert client.docmd(f"{verb}<joe@example.com> NOTIFY=NEVER")[0] == 250
+    client.docmd("RSET")
 
 
 # --- Settings ---

@@ -153,6 +153,14 @@ def test_no_bounce_of_a_bounce(server: Server) -> None:
         assert not reports(server, mailbox)
 
 
+def test_a_sender_with_the_name_that_postfix_keeps_for_itself_gets_its_bounce(
+    server: Server,
+) -> None:
+    sender = f"double-bounce@{HOSTNAME}"
+    send(server, sender, "joe@bounce.fault.test")
+    assert_complete(wait_for_report(server, sender), sender, "joe@bounce.fault.test")
+
+
 def test_a_bounce_for_an_address_in_utf_8_names_it(server: Server) -> None:
     """RFC 6533: a type of its own for the part that programs read, and a type of address."""
     sender = unique()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import imaplib
 import poplib
-import random
 import smtplib
 import socket
 import ssl
@@ -17,7 +16,7 @@ import pytest
 from devmail_config.fault_ports import BREAKAGES, FaultPort, fault_ports
 from devmail_config.settings import Settings
 from tests.helpers.clients import LOOPBACK, imap, messages, send, smtp, wait_for_message
-from tests.helpers.server import HOSTNAME, Server, is_free
+from tests.helpers.server import HOSTNAME, Server, free_offset_with_fault_ports, is_free
 from tests.helpers.session import AT_ONCE, deliver
 
 PORTS = fault_ports(Settings(fault_ports=True))
@@ -26,12 +25,7 @@ MESSAGE = b"Subject: x\r\n\r\n" + b"hello there\r\n" * 500
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    # Not above 31000 even with what is added to the ports, see free_offset.
-    candidates = random.sample(range(10000, 20000), 100)
-    offset = next(
-        offset for offset in candidates if all(is_free(one.port + offset) for one in PORTS)
-    )
-    with Server(fault_ports="yes", port_offset=str(offset)) as running:
+    with Server(fault_ports="yes", port_offset=str(free_offset_with_fault_ports())) as running:
         yield running
 
 
@@ -206,6 +200,29 @@ def test_capabilities_are_hidden_and_do_not_work(server: Server) -> None:
         popper.uidl()
     assert b"UIDL" in popper.retr(1)[1]
     popper.quit()
+
+
+def test_none_of_these_ports_is_a_way_round_the_login(server: Server) -> None:
+    """Some of them connect to the ordinary port from the machine itself."""
+    careless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    careless.check_hostname = False
+    careless.verify_mode = ssl.CERT_NONE
+    tried = []
+    for one in PORTS:
+        if one.listener.protocol != "SMTP" or one.breakage.name in {"refuse", "old-tls"}:
+            continue
+        with (
+            smtplib.SMTP_SSL(LOOPBACK, one.port + server.offset, context=careless)
+            if one.breakage.of_tls
+            else smtplib.SMTP(LOOPBACK, one.port + server.offset)
+        ) as client:
+            client.ehlo()
+            assert client.docmd("MAIL FROM:<a@company1.com>")[0] == 250
+            for recipient in ("joe@company2.com", "postmaster", f"double-bounce@{HOSTNAME}"):
+                assert client.docmd(f"RCPT TO:<{recipient}>")[0] == 530
+            assert client.docmd("VRFY postmaster")[0] == 530
+        tried.append(one.name)
+    assert len(tried) == 11
 
 
 def test_there_are_none_of_these_ports_without_the_setting() -> None:

@@ -231,13 +231,18 @@ def test_an_address_is_left_to_the_restrictions_that_follow() -> None:
         assert policy.judge({"protocol_state": "MAIL", "sender": address}) == "DUNNO"
 
 
-def test_postmaster_alone_needs_no_domain_as_a_recipient() -> None:
-    assert policy.judge({"protocol_state": "RCPT", "recipient": "postmaster"}) == "DUNNO"
-    assert policy.judge({"protocol_state": "VRFY", "recipient": "|x@y.test"}) == "DUNNO"
-    assert "5.1.3" in policy.judge({"protocol_state": "VRFY", "recipient": "x@1.2"})
-    assert policy.judge({"protocol_state": "RCPT", "recipient": "POSTMASTER"}) == "DUNNO"
-    assert "5.1.3" in policy.judge({"protocol_state": "RCPT", "recipient": "root"})
-    assert "5.1.7" in policy.judge({"protocol_state": "MAIL", "sender": "postmaster"})
+def test_what_vrfy_asks_about_is_a_recipient() -> None:
+    for address in ("a b@example.com", "|x@y.test"):
+        assert policy.judge({"protocol_state": "VRFY", "recipient": address}) == "DUNNO"
+    wrong = {"protocol_state": "VRFY", "recipient": "joe@exam_ple.com", "sender": "a@b"}
+    assert policy.judge(wrong).startswith("553 5.1.3 not an e-mail address: 'exam_ple' is not part")
+
+
+def test_a_name_without_a_domain_is_no_address() -> None:
+    for name in ("root", "postmaster"):
+        for state in ("RCPT", "VRFY"):
+            assert "5.1.3" in policy.judge({"protocol_state": state, "recipient": name})
+        assert "5.1.7" in policy.judge({"protocol_state": "MAIL", "sender": name})
 
 
 @pytest.mark.parametrize(
