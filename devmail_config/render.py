@@ -101,7 +101,10 @@ def render(
         "ordinary": addresses.ORDINARY,
         "exception": addresses.EXCEPTION,
         "number": addresses.NUMBER,
-        "mailbox_name": addresses.MAILBOX,
+        # As it is written inside of a condition of Dovecot's.
+        "mailbox_name": addresses.MAILBOX.replace("%", "%%").replace(":", r"\:"),
+        "mailbox_local": addresses.MAILBOX_LOCAL,
+        "mailbox_domain": addresses.MAILBOX_DOMAIN,
         "short_local": addresses.SURELY_SHORT_LOCAL,
         "short_domain": addresses.SURELY_SHORT_DOMAIN,
         "written": addresses.WRITTEN,

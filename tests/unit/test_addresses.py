@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from devmail_config.addresses import (
     EXCEPTION,
     MAILBOX,
+    MAILBOX_DOMAIN,
+    MAILBOX_LOCAL,
     NUMBER,
     ORDINARY,
     SURELY_SHORT_DOMAIN,
@@ -296,7 +298,7 @@ def test_the_name_of_a_mailbox_is_an_address_that_needs_no_quotes(text: str) -> 
     local = parsed(text).mailbox.partition("@")[0]
     assert re.fullmatch(r"[a-z0-9_.+=~%-]+", local)
     assert ".." not in local
-    assert PosixRegex(MAILBOX).matches(parsed(text).mailbox)
+    assert is_mailbox(parsed(text).mailbox)
 
 
 # --- The expressions that daemons use ---
@@ -306,6 +308,65 @@ _ordinary_in_postfix = PosixRegex(ORDINARY, ignore_case=True)
 _exception = PosixRegex(EXCEPTION, ignore_case=True)
 _number = PosixRegex(NUMBER)
 _written = PosixRegex(f"^{WRITTEN}$", ignore_case=True)
+
+
+_mailbox = PosixRegex(MAILBOX)
+
+
+def is_mailbox(name: str) -> bool:
+    """What Dovecot's userdb asks: the lengths of the parts around the first @, an expression."""
+    local, _, domain = name.partition("@")
+    is_short = len(local) <= MAILBOX_LOCAL and len(domain) <= MAILBOX_DOMAIN
+    return is_short and _mailbox.matches(f".{name}")
+
+
+_path_tricks = st.sampled_from(
+    [
+        *("a", "A", "1", "-", "_", "+", "=", "~", ".", "..", "/", "../", "/..", "\\", "@", " "),
+        *("%", "%2", "%2f", "%2F", "%2e", "%zz", "%d", "%{home}", "$", "&", "$2f", "*", "?", ":"),
+        *(";", "{", "}", "[", "]", "[1.2.3.4]", "[ipv6:::1]", "[ipv6:..]", "\n", "\x01", "\x7f"),
+        *("é", "x.test", "cur", "xn--a"),
+    ]
+)
+
+
+@settings(bounded, max_examples=1000)
+@given(st.lists(_path_tricks, max_size=6).map("".join))
+@example("../../../outside/box")
+@example(".")
+@example("a@b@c")
+def test_what_the_userdb_lets_in_is_two_safe_components(text: str) -> None:
+    for name in (text, f"{text}@x.test", f"a@{text}", f"a@{text}.test"):
+        if is_mailbox(name):
+            assert_safe(name)
+
+
+def assert_safe(name: str) -> None:
+    local, domain = name.split("@")
+    for part in (local, domain):
+        assert re.fullmatch(r"[a-z0-9_+=~%.\[\]:-]{1,253}", part)
+        assert part.strip(".")
+    assert re.fullmatch(r"(?:[^.]+\.)*[^.]+", local)
+    assert re.fullmatch(r"(?:[^%]|%[0-9a-f]{2})+", local)
+    assert "%" not in domain
+    # A domain is one that the rule would leave as it is, or a number.
+    if not domain.startswith("[") and not _number.matches(name):
+        assert Address.parse(f"a@{domain}").domain == domain
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "@", "a", "a@", "@x.test", "a@b@c", "a b@x.test", "a/b@x.test", "../a@x.test"),
+        *("..@x.test", ".@x.test", ".a@x.test", "a.@x.test", "a..b@x.test", "a@..", "a@."),
+        *("a@x..y", "a@.x", "a@x.", "a@/x", "a@x/..", "a@-x", "a@x-", "a@x.-y", "a@x_y", "A@x"),
+        *("a%@x", "a%2@x", "a%2F@x", "%d@x", "%{home}@x", "$2f@x", "&2f@x"),
+        *("a@[1.2.3.4", "a@1.2.3.4]", "a@[]", "a@[/]", "a@[ipv6:g]", "a\n@x", "a@x\n", "é@x"),
+        *(f"{'a' * 193}@x", f"a@{'d' * 254}"),
+    ],
+)
+def test_no_other_name_is_let_in(name: str) -> None:
+    assert not is_mailbox(name)
 
 
 def is_fast(text: str) -> bool:
