@@ -8,6 +8,7 @@ start with them.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 import shutil
@@ -17,11 +18,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from devmail_config import users
 from devmail_config.errors import DevmailError
 from devmail_config.layout import Layout
 from devmail_config.ownership import MARK, OwnDirectory
 
-_MAIL_USER = "mail"
 _MAIL_MODE = 0o700
 
 
@@ -35,8 +36,12 @@ def make(layout: Layout, own: Iterable[OwnDirectory]) -> None:
     for directory in own:
         directory.claim()
     _own(layout.spool, "root", 0o755)
-    _own(layout.postfix_data, "postfix", 0o700)
-    _own(layout.faults, _MAIL_USER, 0o700)
+    _own(layout.postfix_data, users.POSTFIX, 0o700)
+    counter = pwd.getpwnam(users.UNTRUSTED)
+    if layout.faults.stat().st_uid != counter.pw_uid:
+        # An earlier version counted as another user.
+        give(layout.faults, counter.pw_uid, counter.pw_gid)
+    _own(layout.faults, users.UNTRUSTED, 0o700)
 
 
 @contextlib.contextmanager
@@ -75,21 +80,26 @@ def take_over_mail(directory: Path) -> Iterator[str]:
     last, an ordinary start looks at nothing else, however many mailboxes there are, and a start
     that was interrupted is made good by the next one.
     """
-    user = pwd.getpwnam(_MAIL_USER)
-    if directory.stat().st_uid != user.pw_uid:
-        foreign = [one for one in _maildirs(directory) if one.stat().st_uid != user.pw_uid]
+    user = pwd.getpwnam(users.MAIL)
+    # Dovecot keeps the group of a mailbox that is open to it, which it can do as a member only.
+    ours = user.pw_uid, grp.getgrnam(users.MAIL_GROUP).gr_gid
+    if _owners(directory) != ours:
+        foreign = [one for one in _maildirs(directory) if _owners(one) != ours]
         if foreign:
             began = time.monotonic()
+            number, group = _owners(foreign[0])
+            other = f"user (number {number})" if number != ours[0] else f"group (number {group})"
             yield (
-                f"mailboxes in {directory} belong to another user "
-                f"(number {foreign[0].stat().st_uid}): giving {len(foreign)} to {_MAIL_USER}"
+                f"mailboxes in {directory} belong to another {other}: "
+                f"giving {len(foreign)} to {users.MAIL}"
             )
             for mailbox in foreign:
-                give(mailbox, user)
-            yield f"they belong to {_MAIL_USER} now ({time.monotonic() - began:.1f} s)"
+                give(mailbox, *ours)
+            yield f"they belong to {users.MAIL} now ({time.monotonic() - began:.1f} s)"
         for domain in _domains(directory):
-            os.chown(domain, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    _own(directory, _MAIL_USER, _MAIL_MODE)
+            os.chown(domain, *ours, follow_symlinks=False)
+    shutil.chown(directory, *ours)
+    directory.chmod(_MAIL_MODE)
 
 
 def remove_locks(directory: Path) -> None:
@@ -99,7 +109,7 @@ def remove_locks(directory: Path) -> None:
     after a restart, of a container above all, some other process often has.
     """
     # Mailboxes that are not ours yet have no locks of ours.
-    with acting_as(pwd.getpwnam(_MAIL_USER)), contextlib.suppress(PermissionError):
+    with acting_as(pwd.getpwnam(users.MAIL)), contextlib.suppress(PermissionError):
         for mailbox in _maildirs(directory):
             for folder in (mailbox, *mailbox.glob(".*/")):
                 for lock in folder.glob("*.lock"):
@@ -127,12 +137,13 @@ def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def give(path: Path, user: pwd.struct_passwd) -> None:
-    """Change the owner of ``path`` and of all that is in it; of ``path`` itself last."""
+def give(path: Path, user: int, group: int) -> None:
+    """Change user and group of ``path`` and of all that is in it; of ``path`` itself last."""
 
     def change(name: str | Path, descriptor: int | None = None) -> None:
-        if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid != user.pw_uid:
-            os.chown(name, user.pw_uid, user.pw_gid, dir_fd=descriptor, follow_symlinks=False)
+        entry = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        if (entry.st_uid, entry.st_gid) != (user, group):
+            os.chown(name, user, group, dir_fd=descriptor, follow_symlinks=False)
 
     # Through descriptors, and no link is followed: the tree may change its shape meanwhile.
     if path.is_dir():
@@ -140,6 +151,11 @@ def give(path: Path, user: pwd.struct_passwd) -> None:
             for name in (*files, *directories):
                 change(name, descriptor)
     change(path)
+
+
+def _owners(path: Path) -> tuple[int, int]:
+    entry = path.stat()
+    return entry.st_uid, entry.st_gid
 
 
 def _own(directory: Path, user: str, mode: int) -> None:

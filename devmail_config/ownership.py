@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from devmail_config import tls
+from devmail_config import tls, users
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
@@ -175,7 +175,7 @@ def _is_as_left_by_a_start(directory: Path) -> bool:
     """Tell whether it belongs to the user of the mailboxes alone, as nobody else's does."""
     entry = directory.lstat()
     try:
-        owner = pwd.getpwnam("mail").pw_uid
+        owner = pwd.getpwnam(users.MAIL).pw_uid
     except KeyError:
         return False
     return entry.st_uid == owner and not entry.st_mode & (stat.S_IRWXG | stat.S_IRWXO)

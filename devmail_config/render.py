@@ -30,7 +30,7 @@ from jinja2 import (
 )
 from jinja2.bccache import Bucket
 
-from devmail_config import __version__, addresses, fault_tables
+from devmail_config import __version__, addresses, fault_tables, users
 from devmail_config.fault_ports import BREAKAGES, fault_ports
 from devmail_config.faults import CHEAT_SHEET
 from devmail_config.layout import Layout
@@ -119,6 +119,7 @@ def render(
         "python": f"{PYTHON} -ISE",
         "libexec": layout.libexec,
         "version": __version__,
+        "users": users,
     }
     tree = {**_downloads(tls), **dict(_render_libexec(environment, context))}
     tree[PurePosixPath(layout.fixed_settings.name)] = RenderedFile(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from devmail_config import users
+
 # Debian's own interpreter, which every user may execute, unlike that of a checkout in /root.
 PYTHON = "/usr/bin/python3"
 
@@ -83,14 +85,14 @@ SERVICES = (
         is_nameless=True,
         routine=(rf' 200 [0-9]* "{HEALTH_CHECK}"$',),
     ),
-    # What nginx asks about an address. Starts one process of ours for each question, as the user
-    # that Debian has for those who own nothing. The socket is for the group of nginx's worker.
+    # What nginx asks about an address. Starts one process of ours for each question. The socket is
+    # root's, and open to the group of nginx's worker.
     Service(
         "page",
         command=(
-            *("/usr/bin/setpriv", "--regid", "www-data", "--clear-groups"),
+            *("/usr/bin/setpriv", "--regid", users.UNTRUSTED, "--clear-groups"),
             *("/usr/bin/s6-ipcserver-socketbinder", "-a", "0660", "{config}/socket"),
-            *("/usr/bin/s6-setuidgid", "dovenull", "/usr/bin/s6-ipcserverd"),
+            *("/usr/bin/s6-setuidgid", users.UNTRUSTED, "/usr/bin/s6-ipcserverd"),
             *(PYTHON, "-ISE", "{libexec}", "page", "{config}"),
         ),
         is_nameless=True,

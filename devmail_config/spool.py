@@ -9,9 +9,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from devmail_config import users
+
 # Manual: the comment at the top of that file.
 _LIST = Path("/etc/postfix/postfix-files")
-_OWNERS = {"$mail_owner": "postfix", "$setgid_group": "postdrop"}
+_OWNERS = {"$mail_owner": users.POSTFIX, "$setgid_group": "postdrop"}
 
 
 def make(spool: Path) -> None:

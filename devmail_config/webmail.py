@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from devmail_config import rainloop, surroundings
+from devmail_config import rainloop, surroundings, users
 from devmail_config.directories import acting_as, give
 from devmail_config.errors import Problem
 from devmail_config.layout import Layout
@@ -22,8 +22,6 @@ from devmail_config.settings import Settings
 from devmail_config.surroundings import Machine
 
 _LISTS = Path(__file__).parent.parent
-# Who PHP and nginx run as, in Debian and in the data volumes of the seed image.
-_USER = "www-data"
 # What "auto" stands for, the preferred one first.
 _KNOWN = ("rainloop", "roundcube")
 # The document root of Debian's package, with nothing in it but what browsers may see.
@@ -117,14 +115,14 @@ def _installed(name: str, layout: Layout) -> Webmail:
 
 def prepare(webmail: Webmail, settings: Settings, layout: Layout) -> None:
     """Make what the webmail needs on disk before PHP starts: directories, keys, its own files."""
-    user = pwd.getpwnam(_USER)
+    user = pwd.getpwnam(users.PHP)
     uploads = layout.config("php") / "uploads"
     uploads.mkdir(exist_ok=True)
     # It may be a volume from elsewhere.
     for name in WEBMAIL_DATA:
         entry = layout.webmail_data / name
         if entry.is_symlink() or entry.exists():
-            give(entry, user)
+            give(entry, user.pw_uid, user.pw_gid)
     for directory in (layout.webmail_data, uploads):
         os.chown(directory, user.pw_uid, user.pw_gid)
         directory.chmod(0o700)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,3 +142,15 @@ def test_what_was_counted_outlives_a_restart(server: Server) -> None:
     assert server.stop() == 0
     server.start()
     assert deliver(server, recipient).last.code == 250
+
+
+def test_what_an_earlier_version_counted_as_another_user_is_counted_on(server: Server) -> None:
+    recipient = unique("first-1.fault.test")
+    assert deliver(server, recipient).last.code == 450
+    assert server.stop() == 0
+    faults = server.state / "faults"
+    for path in (faults, *faults.iterdir()):
+        shutil.chown(path, "mail", "mail")
+    server.start()
+    assert deliver(server, recipient).last.code == 250
+    assert {path.owner() for path in faults.glob("count-*")} == {"dovenull"}

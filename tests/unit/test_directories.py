@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 import shutil
@@ -44,6 +45,7 @@ def test_maildirs_and_what_they_are_in_become_ours_from_the_inside_out(
     tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pwd, "getpwnam", lambda _: SimpleNamespace(pw_uid=-8, pw_gid=-8))
+    monkeypatch.setattr(grp, "getgrnam", lambda _: SimpleNamespace(gr_gid=-9))
     box = mailbox(tmp_path / "old.example" / "joe")
     (tmp_path / "empty.example").mkdir()
     (tmp_path / "postmaster").touch()
@@ -67,11 +69,25 @@ def test_maildirs_and_what_they_are_in_become_ours_from_the_inside_out(
 def test_a_directory_that_is_ours_is_not_looked_into(
     tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
+    ours = SimpleNamespace(pw_uid=os.getuid(), gr_gid=os.getgid())
     monkeypatch.setattr(pwd, "getpwnam", lambda _: ours)
+    monkeypatch.setattr(grp, "getgrnam", lambda _: ours)
     mailbox(tmp_path / "old.example" / "joe")
     assert list(directories.take_over_mail(tmp_path)) == []
     assert given == [str(tmp_path)]
+
+
+def test_mailboxes_of_an_earlier_version_change_their_group(
+    tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: SimpleNamespace(pw_uid=os.getuid()))
+    monkeypatch.setattr(grp, "getgrnam", lambda _: SimpleNamespace(gr_gid=-9))
+    box = mailbox(tmp_path / "old.example" / "joe")
+    lines = list(directories.take_over_mail(tmp_path))
+    assert lines[0] == (
+        f"mailboxes in {tmp_path} belong to another group (number {os.getgid()}): giving 1 to mail"
+    )
+    assert {str(box), f"{box}/cur/1.M1.x"} <= set(given)
 
 
 def test_locks_of_daemons_that_were_killed_are_removed_and_nothing_else(
