@@ -235,6 +235,10 @@ def follow_log(layout: Layout) -> None:
         raise DevmailError(
             [Problem(str(layout.log), "there is no log yet", "start the server with `make up`")]
         )
+    if not os.access(layout.log, os.R_OK):
+        raise DevmailError(
+            [Problem(str(layout.log), "only root can read it", "run the same command as root")]
+        )
     sys.stdout.flush()
     tail = shutil.which("tail") or "tail"
     os.execv(tail, [tail, "-n", "100", "-F", str(layout.log)])

@@ -269,3 +269,15 @@ def test_there_may_be_no_log(layout: Layout) -> None:
     assert caught.value.problems == (
         Problem(str(layout.log), "there is no log yet", "start the server with `make up`"),
     )
+
+
+def test_the_log_is_not_for_everyone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout.state.mkdir()
+    layout.log.touch()
+    # Root may read everything.
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    with pytest.raises(DevmailError) as caught:
+        native.follow_log(layout)
+    assert caught.value.problems == (
+        Problem(str(layout.log), "only root can read it", "run the same command as root"),
+    )
