@@ -7,6 +7,7 @@ that only the seed image or an earlier version of devmail can have filled.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import stat
@@ -134,15 +135,14 @@ def judge(settings: Settings, own: Sequence[OwnDirectory]) -> Iterator[Problem]:
     for directory in own:
         if fault := directory.fault():
             yield Problem(settings.subject(directory.setting), fault, directory.remedy())
-    for directory in own:
-        for other in own:
-            if other is not directory and directory.path in (other.path, *other.path.parents):
-                settings_of_both = (directory.setting, other.setting)
-                yield Problem(
-                    settings.subject(max(settings_of_both, key=settings.is_set)),
-                    f"{other.path} ({other.use}) would lie in {directory.path} ({directory.use})",
-                    "give each of them a directory that is for nothing else",
-                )
+    for pair in itertools.combinations(own, 2):
+        outer, inner = sorted(pair, key=lambda directory: len(directory.path.parts))
+        if outer.path in (inner.path, *inner.path.parents):
+            yield Problem(
+                settings.subject(max(outer.setting, inner.setting, key=settings.is_set)),
+                f"{inner.path} ({inner.use}) would lie in {outer.path} ({outer.use})",
+                "give each of them a directory that is for nothing else",
+            )
 
 
 def _has_mailboxes_of_a_server(directory: Path) -> bool:

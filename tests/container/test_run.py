@@ -175,6 +175,9 @@ def test_the_commands_of_the_program_are_there() -> None:
     assert docker("run", "--rm", IMAGE, "--version").endswith(__version__)
     assert "DEVMAIL_BOUNCE_AFTER" in docker("run", "--rm", IMAGE, "settings")
     assert "nothing is wrong" in docker("run", "--rm", IMAGE, "check")
+    # Also where there is no /tmp to rehearse a start in.
+    volumes = ("--volume=/var/mail", "--volume=/var/lib/devmail")
+    assert "nothing is wrong" in docker("run", "--rm", "--read-only", *volumes, IMAGE, "check")
 
 
 def test_a_wrong_setting_ends_the_container_with_the_reason() -> None:

@@ -12,7 +12,7 @@ from devmail_config import kinds
 from devmail_config.ownership import MARK
 from devmail_config.settings import options
 from tests.helpers.clients import send, wait_for_message
-from tests.helpers.server import Server
+from tests.helpers.server import Server, run_devmail
 
 DIRECTORY_SETTINGS = [one.name for one in options() if one.metadata["kind"] is kinds.DIRECTORY]
 # By setting, where below it a start or an installation would write.
@@ -102,20 +102,24 @@ def test_an_empty_directory_of_someone_else_may_be_given(own_directory: Path, na
     assert snapshot(given) == before
 
 
-def test_check_changes_nothing_in_a_state_directory_that_was_used(own_directory: Path) -> None:
-    with Server(own_directory) as server:
+def test_check_changes_nothing_in_a_state_directory_that_was_used(
+    own_directory: Path,
+) -> None:
+    state, temporary = own_directory / "state", own_directory / "temporary"
+    state.mkdir()
+    temporary.mkdir()
+    with Server(state) as server:
         send(server, "a@one.example", "b@two.example", "kept")
         wait_for_message(server, "b@two.example", "kept")
         assert server.stop() == 0
-        before = snapshot(own_directory)
-        temporary = set(Path("/tmp").glob("devmail-*"))  # noqa: S108
-        done = server.command("check")
+        before = snapshot(state)
+        done = run_devmail(["check"], {**server.environ, "TMPDIR": str(temporary)})
         assert done.returncode == 0
         # The CA that there is, not that of the rehearsal.
         fingerprint = server.log().partition("fingerprint ")[2].splitlines()[0]
         assert f"our own CA has the SHA-256 fingerprint {fingerprint}\n" in done.stdout
-        assert snapshot(own_directory) == before
-        assert set(Path("/tmp").glob("devmail-*")) <= temporary  # noqa: S108
+        assert snapshot(state) == before
+        assert list(temporary.iterdir()) == []
 
 
 def test_check_says_of_a_new_server_that_its_ca_is_yet_to_be_made(own_directory: Path) -> None:

@@ -240,6 +240,19 @@ def test_directories_do_not_lie_in_one_another(tmp_path: Path, place: str) -> No
         assert problem.remedy == "give each of them a directory that is for nothing else"
 
 
+def test_two_uses_of_one_directory_are_one_problem(tmp_path: Path) -> None:
+    same = tmp_path / "same"
+    settings = Settings(
+        state_dir=tmp_path / "state",
+        mail_dir=same,
+        webmail_data_dir=same,
+        origins={"webmail_data_dir": "environment"},
+    )
+    (problem,) = judge(settings, own_directories(settings, Layout.of(settings, tmp_path)))
+    assert problem.subject == f"DEVMAIL_WEBMAIL_DATA_DIR='{same}' (environment)"
+    assert problem.fault == f"{same} (webmail) would lie in {same} (mail)"
+
+
 @pytest.mark.parametrize("place", ["mail", "state/mail", "state/other", "elsewhere"])
 def test_directories_beside_one_another_are_good(tmp_path: Path, place: str) -> None:
     settings = Settings(state_dir=tmp_path / "state", mail_dir=tmp_path / place)
