@@ -15,7 +15,14 @@ from devmail_config.services import LISTENERS
 from devmail_config.surroundings import _CAPABILITIES
 from tests.helpers.ca import Material, make_material
 from tests.helpers.clients import send, wait_for_message
-from tests.helpers.container import LOOPBACK, Published, docker
+from tests.helpers.container import (
+    LOOPBACK,
+    Published,
+    address_of_the_machine,
+    docker,
+    greets,
+    published_addresses,
+)
 from tests.helpers.server import ROOT, free_offset
 from tests.helpers.wait import wait_for
 
@@ -140,20 +147,98 @@ def test_make_up_takes_tls_files_and_a_file_of_settings_of_this_machine(tmp_path
         one.remove()
 
 
-def test_compose_up_twice_keeps_mail_and_ca() -> None:
-    """With the ports as shipped, and nothing but ``docker compose``."""
-    project = f"devmail-{free_offset()}"
-    compose = ("compose", f"--project-name={project}", f"--file={ROOT / 'docker-compose.yml'}")
-    server = Published(0)
+class Plain(Published):
+    """What ``docker compose`` alone starts in this directory, with the ports as shipped."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.project = f"devmail-{free_offset()}"
+
+    def compose(self, *arguments: str, **environment: str) -> None:
+        others = {key: value for key, value in os.environ.items() if "DEVMAIL_" not in key}
+        done = subprocess.run(
+            ["docker", "compose", f"--project-name={self.project}", *arguments],
+            cwd=ROOT,
+            env={**others, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Plain]:
+    one = Plain()
+    yield one
+    one.compose("down", "--volumes")
+
+
+def test_compose_up_twice_keeps_mail_and_ca(plain: Plain) -> None:
+    plain.compose("up", "--detach")
+    wait_for(plain.works, "every port to work", timeout=30, interval=0.1)
+    send(plain, "a@one.example", "b@two.example", "kept")
+    wait_for_message(plain, "b@two.example", "kept")
+    ca = plain.download_ca()
+    plain.compose("down")
+    plain.compose("up", "--detach", "--wait")
+    assert plain.download_ca() == ca
+    wait_for_message(plain, "b@two.example", "kept")
+
+
+# The files that `docker compose` is given, DEVMAIL_BIND_ADDRESS, and where the ports are then. In
+# this order in one project: what has been open is closed again.
+_WITH_CERTIFICATE = ("--file=docker-compose.yml", "--file=docker-compose.tls.yml")
+_PUBLISHED = [
+    ((), None, LOOPBACK),
+    ((), "0.0.0.0", "0.0.0.0"),
+    ((), "", LOOPBACK),
+    ((), "::1", "::1"),
+    (_WITH_CERTIFICATE, None, LOOPBACK),
+    (("--file=docker-compose.yml", "--file=docker-compose.override.yml"), "0.0.0.0", "0.0.0.0"),
+    (("--file=docker-compose.yml",), None, LOOPBACK),
+    # An engine takes each of these for every address, where the network does not say otherwise.
+    ((), "127.0.0.1, ::1", LOOPBACK),
+    ((), "[::1]", LOOPBACK),
+    ((), "localhost", LOOPBACK),
+]
+
+
+@pytest.mark.parametrize(("files", "address", "published"), _PUBLISHED)
+def test_compose_publishes_on_the_loopback_address_unless_another_is_named(
+    plain: Plain,
+    tmp_path: Path,
+    files: tuple[str, ...],
+    address: str | None,
+    published: str,
+) -> None:
+    material = make_material(tmp_path)
+    environment = {
+        "CA_FILE": str(material.ca),
+        "CERT_FILE": str(material.certificate),
+        "KEY_FILE": str(material.key),
+    }
+    if address is not None:
+        environment["DEVMAIL_BIND_ADDRESS"] = address
+    plain.compose(*files, "up", "--detach", **environment)
+    assert published_addresses(f"{plain.project}-mail-1") == {
+        one.port: {published} for one in LISTENERS
+    }
+    is_open = published == "0.0.0.0"
+    near = address_of_the_machine() if is_open else published
+    wait_for(lambda: greets(near), f"a greeting at {near}", timeout=30, interval=0.1)
+    assert greets(address_of_the_machine()) is is_open
+
+
+def test_make_up_publishes_on_the_addresses_of_the_setting() -> None:
+    """An IPv6 address may be in brackets there, as for the native start."""
+    one = Composed(bind_address="127.0.0.1, [::1]")
     try:
-        docker(*compose, "up", "--detach")
-        wait_for(server.works, "every port to work", timeout=30, interval=0.1)
-        send(server, "a@one.example", "b@two.example", "kept")
-        wait_for_message(server, "b@two.example", "kept")
-        ca = server.download_ca()
-        docker(*compose, "down")
-        docker(*compose, "up", "--detach", "--wait")
-        assert server.download_ca() == ca
-        wait_for_message(server, "b@two.example", "kept")
+        one.make("up-docker")
+        bound = one.inspect()["HostConfig"]["PortBindings"]
+        assert {
+            tuple(sorted(each["HostIp"] for each in binding)) for binding in bound.values()
+        } == {(LOOPBACK, "::1")}
     finally:
-        docker(*compose, "down", "--volumes")
+        one.remove()

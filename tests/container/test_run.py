@@ -13,7 +13,18 @@ from devmail_config.ownership import MARK
 from devmail_config.services import LISTENERS
 from devmail_config.surroundings import _CAPABILITIES
 from tests.helpers.clients import messages, send, wait_for_message
-from tests.helpers.container import IMAGE, Container, Published, docker, failed_run, unique
+from tests.helpers.container import (
+    IMAGE,
+    LOOPBACK,
+    Container,
+    Published,
+    address_of_the_machine,
+    docker,
+    failed_run,
+    greets,
+    published_addresses,
+    unique,
+)
 from tests.helpers.server import ROOT
 from tests.helpers.wait import wait_for
 
@@ -210,12 +221,21 @@ def test_low_ports_take_a_capability_where_they_are_privileged() -> None:
         pass
 
 
-def test_the_readmes_docker_run_works() -> None:
+# README has them in this order; an engine without IPv6 has no "::".
+_README_RUNS = [{LOOPBACK}, {"0.0.0.0", "::"}]
+
+
+@pytest.mark.parametrize("number", range(len(_README_RUNS)))
+def test_the_readmes_docker_run_works(number: int) -> None:
     """As it is written, but for the names, which a person may have in use."""
-    # The image is there, as `make image` builds it: that tells it its revision as well.
-    (block,) = re.findall(
-        r"^```sh\ndocker build --tag devmail \.\n(.*?)^```", README, re.MULTILINE | re.DOTALL
+    blocks = re.findall(
+        r"^```sh\n(?:docker build --tag devmail \.\n)?(docker run .*?)^```",
+        README,
+        re.MULTILINE | re.DOTALL,
     )
+    assert len(blocks) == len(_README_RUNS)
+    # The image is there, as `make image` builds it: that tells it its revision as well.
+    block = blocks[number]
     name, volumes = unique("readme"), (unique("mail"), unique("state"))
     for written, own in (
         ("--name mail ", f"--name {name} "),
@@ -227,7 +247,12 @@ def test_the_readmes_docker_run_works() -> None:
     server = Published(0)
     try:
         subprocess.run(["sh", "-ec", block], cwd=ROOT, capture_output=True, check=True)
+        published = published_addresses(name)
+        assert sorted(published) == sorted(one.port for one in LISTENERS)
+        for addresses in published.values():
+            assert addresses in (_README_RUNS[number], _README_RUNS[number] - {"::"})
         wait_for(server.works, "every port to work", timeout=30, interval=0.1)
+        assert greets(address_of_the_machine()) is (number > 0)
     finally:
         docker("rm", "--force", "--volumes", name)
         docker("volume", "rm", *volumes)

@@ -13,7 +13,7 @@ import pytest
 from devmail_config.services import LISTENERS
 from tests.helpers.ca import DAY, Issued, Material, issue, make_ca, rsa_key
 from tests.helpers.clients import send, wait_for_message
-from tests.helpers.container import IMAGE, Published, docker, unique
+from tests.helpers.container import IMAGE, Published, address_of_the_machine, docker, greets, unique
 from tests.helpers.server import HOSTNAME, ROOT
 from tests.helpers.wait import wait_for
 
@@ -125,6 +125,8 @@ def test_a_stack_with_nothing_given() -> None:
         server = Published(0)
         wait_for(server.works, "every port to work", timeout=60, interval=0.2)
         use(server, server.download_ca())
+        # Swarm can publish in no other way, and those who use it count on it.
+        assert greets(address_of_the_machine())
 
 
 # --- Secrets that are broken ---

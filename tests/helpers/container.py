@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import tempfile
 import urllib.request
@@ -41,6 +42,29 @@ def unique(name: str) -> str:
 
 def listener_ports() -> dict[str, int]:
     return {listener.name: listener.port for listener in LISTENERS}
+
+
+def published_addresses(container: str) -> dict[int, set[str]]:
+    """Give the addresses of this machine at which the engine has each port of a container."""
+    inspected = docker("inspect", "--format={{json .NetworkSettings.Ports}}", container)
+    return {
+        int(port.removesuffix("/tcp")): {one["HostIp"] for one in bindings or ()}
+        for port, bindings in json.loads(inspected).items()
+    }
+
+
+def address_of_the_machine() -> str:
+    """Give one that is not of the loopback network: others have such addresses to reach it at."""
+    return docker("network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "bridge")
+
+
+def greets(address: str) -> bool:
+    """Tell whether the server's SMTP is behind port 25 of an address."""
+    try:
+        with socket.create_connection((address, 25), timeout=5) as connection:
+            return connection.recv(4) == b"220 "
+    except (ConnectionRefusedError, ConnectionResetError):
+        return False
 
 
 class Published:

@@ -51,6 +51,40 @@ def test_compose_and_the_image_have_every_port(compose: dict[str, Any]) -> None:
     assert exposed[1].split() == [str(port) for port in PORTS]
 
 
+def test_every_port_has_its_address_in_what_compose_reads_by_itself() -> None:
+    text = (ROOT / "docker-compose.override.yml").read_text()
+    # A tag of Compose: without it, these ports would come on top of those of docker-compose.yml.
+    assert "\n    ports: !override\n" in text
+    document = yaml.safe_load(text.replace("!override", ""))
+    address = "${DEVMAIL_BIND_ADDRESS:-127.0.0.1}"
+    assert document == {
+        "services": {
+            "mail": {
+                "ports": [{"target": port, "published": port, "host_ip": address} for port in PORTS]
+            }
+        }
+    }
+
+
+# What is said about the open form, right above it.
+_WARNINGS = ("can read every mailbox", "может прочитать любой ящик")
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ru.md", "docs/docker.md"])
+def test_an_open_docker_run_stands_below_the_sentence_about_it_and_is_not_the_first(
+    name: str,
+) -> None:
+    texts = (ROOT / name).read_text(encoding="utf-8").split("```")
+    examples = []
+    for above, block in zip(texts[::2], texts[1::2], strict=False):
+        published = re.findall(r"--publish (\S+:\S+)", block) if "docker run" in block else []
+        if published:
+            examples.append(all(one.startswith("127.0.0.1:") for one in published))
+            paragraph = " ".join(above.strip().rsplit("\n\n", 1)[-1].split())
+            assert examples[-1] or any(warning in paragraph for warning in _WARNINGS)
+    assert examples[0]
+
+
 def test_compose_adds_the_capabilities_that_are_needed(compose: dict[str, Any]) -> None:
     needed = [name for name, _ in _CAPABILITIES.values()]
     # Needed only where ports below 1024 are privileged.
