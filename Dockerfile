@@ -22,6 +22,8 @@ COPY debian-*.txt /opt/devmail/
 # compiler, and come compiled to byte code.
 #
 # What packages make for this one machine (a key, a certificate, logs, caches) is no part of an image.
+# Nor is any way to another user's rights: `su` and the like are for people with accounts, and those of
+# Postfix (postdrop, postqueue) for local users who send mail; here root alone calls them.
 RUN apt-get update && \
     debconf-set-selections /opt/devmail/debian-answers.txt && \
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
@@ -32,6 +34,7 @@ RUN apt-get update && \
         /var/cache/apt/*.bin /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache \
         /etc/roundcube/config.inc.php /etc/roundcube/debian-db.php /var/lib/apt/lists/* \
         /var/lib/dpkg/*-old /var/www/html/*.html && \
+    find / -xdev -type f -perm /6000 -exec chmod ug-s {} + && \
     find /var/log -type f -delete && \
     find /etc/ssl/certs -xtype l -delete
 

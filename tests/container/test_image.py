@@ -47,6 +47,28 @@ def test_nothing_secret_and_nothing_of_the_building_machine_is_in_it() -> None:
     assert shell("ls /etc/mailname /etc/postfix/main.cf 2>&1 >/dev/null | wc -l") == ["2"]
 
 
+# A copy of a program with each thing that is looked for, as a sign that it would be found.
+_GIVING_RIGHTS = """
+for name in setuid setgid capable; do cp /usr/bin/true /opt/$name; done
+chmod u+s /opt/setuid
+chmod g+s /opt/setgid
+find / -xdev -type f -perm /6000
+find / -xdev -type f -perm /0111 | python3 -c '
+import os, struct, sys
+
+# linux/capability.h: version 2, effective; and what is permitted: CAP_NET_RAW
+os.setxattr("/opt/capable", "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
+for path in sys.stdin.read().splitlines():
+    if "security.capability" in os.listxattr(path, follow_symlinks=False):
+        print(path)
+'
+"""
+
+
+def test_no_file_in_it_gives_another_users_rights() -> None:
+    assert sorted(shell(_GIVING_RIGHTS)) == ["/opt/capable", "/opt/setgid", "/opt/setuid"]
+
+
 def test_no_compiler_and_no_package_manager_of_python_is_in_it() -> None:
     assert shell("for name in cc gcc make pip pip3; do command -v $name || true; done") == []
 
