@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench import processes
 from bench.clients import BrokenMeasureError, Dialogue, Endpoint, anything, line, silence
-from devmail_config import authority, native, surroundings, webmail
+from devmail_config import authority, debian, native, surroundings, webmail
 from devmail_config.errors import DevmailError
 from devmail_config.services import LISTENERS
 from devmail_config.surroundings import Machine
@@ -301,7 +301,7 @@ class Rendered(Contender):
                 "postfix": f"/usr/sbin/postfix -c {root}/postfix start-fg",
                 "dovecot": f"/usr/sbin/dovecot -F -c {root}/dovecot/dovecot.conf",
                 "nginx": f"/usr/sbin/nginx -c {root}/nginx/nginx.conf",
-                "php-fpm": f"/usr/sbin/php-fpm8.2 -F -y {root}/php/php-fpm.conf",
+                "php-fpm": f"{debian.PHP_FPM} -F -y {root}/php/php-fpm.conf",
             },
         }
 
@@ -317,7 +317,7 @@ class Seed(Rendered):
     can = Devmail.can
     packages = (
         *("dovecot-imapd", "dovecot-lmtpd", "dovecot-pop3d"),
-        *("nginx", "php8.2-fpm", "postfix", "python3", "supervisor"),
+        *("nginx", debian.PHP_FPM_PACKAGE, "postfix", "python3", "supervisor"),
     )
     uid = 500
 

@@ -17,12 +17,21 @@ from bench.chart import draw
 from bench.contenders import CONTENDERS, ROOT
 from bench.measures import Figures
 from bench.rows import GROUPS, GROWTH, TARGETS, Group, Growth, Results, Target, in_unit
+from devmail_config import debian
 
 PAGE = ROOT / "docs" / "performance.md"
 CHART = ROOT / "docs" / "performance.svg"
 _NOTES = Path(__file__).parent / "notes.md"
 _TITLES = {contender.key: contender.title for contender in CONTENDERS}
-_PACKAGES = ("postfix", "dovecot-core", "nginx", "php8.2-fpm", "supervisor", "s6", "docker.io")
+_PACKAGES = (
+    "postfix",
+    "dovecot-core",
+    "nginx",
+    debian.PHP_FPM_PACKAGE,
+    "supervisor",
+    "s6",
+    "docker.io",
+)
 
 
 @dataclass

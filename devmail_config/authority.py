@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
-    # Debian 12's cryptography 38 does not have this name yet.
+    # cryptography 38 does not have this name yet.
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 _CA_LIFE = timedelta(days=3650)
@@ -104,7 +104,7 @@ def make_faulty(own: Material, names: Iterable[str], now: datetime) -> None:
 
 def not_before(certificate: x509.Certificate) -> datetime:
     """When the certificate becomes valid, with its time zone."""
-    # Debian 12's cryptography 38 knows only the naive form, which newer ones deprecate.
+    # cryptography 38 knows only the naive form, which newer ones deprecate.
     if hasattr(certificate, "not_valid_before_utc"):
         return certificate.not_valid_before_utc
     return certificate.not_valid_before.replace(tzinfo=UTC)
@@ -119,7 +119,7 @@ def not_after(certificate: x509.Certificate) -> datetime:
 
 def is_key_of(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
     """Tell whether the certificate is for this private key."""
-    # Debian 12's cryptography 38 compares public keys only by what they are written as.
+    # cryptography 38 compares public keys only by what they are written as.
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
 

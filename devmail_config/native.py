@@ -17,7 +17,7 @@ from typing import BinaryIO, NoReturn
 
 import click
 
-from devmail_config import health, rainloop, surroundings, webmail
+from devmail_config import debian, health, rainloop, surroundings, webmail
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
@@ -32,7 +32,7 @@ _SYSTEM_STATE = Path("/var/lib/devmail")
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _FORBIDDEN = 101
 _UNITS = (
-    *("dovecot.service", "nginx.service", "php8.2-fpm.service", "postfix.service"),
+    *("dovecot.service", "nginx.service", debian.PHP_FPM_UNIT, "postfix.service"),
     "supervisor.service",
     *("phpsessionclean.timer", "roundcube-cleandb.timer", "roundcube-gc.timer"),
 )

@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from devmail_config import debian
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.ownership import OwnDirectory
 
@@ -210,7 +211,7 @@ def prepare(data: Path, application: bytes) -> None:
 def _hash(password: str) -> str:
     """Hash a password with bcrypt, by the function that RainLoop will check it with."""
     return subprocess.run(
-        ["/usr/bin/php8.2", "-n", "-r", "echo password_hash(stream_get_contents(STDIN), '2y');"],
+        [debian.PHP, "-n", "-r", "echo password_hash(stream_get_contents(STDIN), '2y');"],
         input=password,
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from devmail_config import users
+from devmail_config import debian, users
 
 # Debian's own interpreter, which every user may execute, unlike that of a checkout in /root.
 PYTHON = "/usr/bin/python3"
@@ -105,11 +105,11 @@ PHP = Service(
     # Extensions are loaded by the rendered php.ini alone; Debian's directory of them, which any
     # other package may add to, stays out of it.
     command=(
-        *("/usr/bin/env", "PHP_INI_SCAN_DIR=", "/usr/sbin/php-fpm8.2", "--nodaemonize"),
+        *("/usr/bin/env", "PHP_INI_SCAN_DIR=", debian.PHP_FPM, "--nodaemonize"),
         *("--fpm-config", "{config}/php-fpm.conf", "-c", "{config}/php.ini"),
     ),
     check=(
-        *("/usr/bin/env", "PHP_INI_SCAN_DIR=", "/usr/sbin/php-fpm8.2", "--test"),
+        *("/usr/bin/env", "PHP_INI_SCAN_DIR=", debian.PHP_FPM, "--test"),
         *("--fpm-config", "{config}/php-fpm.conf", "-c", "{config}/php.ini"),
     ),
     stop_signal="QUIT",

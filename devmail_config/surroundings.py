@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from devmail_config import debian
 from devmail_config.errors import Problem
 from devmail_config.fault_ports import fault_ports
 from devmail_config.kinds import is_plain_path
@@ -20,8 +21,6 @@ from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS
 from devmail_config.settings import Settings
 
-# Version 2.4 of Dovecot, in Debian 13, has neither the checkpassword driver nor this language.
-_DEBIAN = "12"
 # Linux: sun_path holds 108 bytes, the last of which ends the string.
 _SOCKET_PATH_BYTES = 107
 # The longest name that Dovecot gives to a socket, below the run directory.
@@ -110,11 +109,11 @@ def _judge_system(machine: Machine) -> Iterable[Problem]:
     except OSError:
         lines = []
     facts = dict(line.replace('"', "").split("=", 1) for line in lines if "=" in line)
-    if (facts.get("ID"), facts.get("VERSION_ID")) != ("debian", _DEBIAN):
+    if (facts.get("ID"), facts.get("VERSION_ID")) != ("debian", debian.RELEASE):
         yield Problem(
             f"this system ({facts.get('PRETTY_NAME', 'unknown')})",
-            f"devmail configures the daemons of Debian {_DEBIAN}",
-            f"run it on Debian {_DEBIAN}, or in a container",
+            f"devmail configures the daemons of Debian {debian.RELEASE}",
+            f"run it on Debian {debian.RELEASE}, or in a container",
         )
 
 

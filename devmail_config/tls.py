@@ -28,7 +28,7 @@ from devmail_config.layout import Layout
 from devmail_config.settings import Settings
 
 if TYPE_CHECKING:
-    # Debian 12's cryptography 38 does not have this name yet.
+    # cryptography 38 does not have this name yet.
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 _WORLD_READABLE = 0o004

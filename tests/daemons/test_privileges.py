@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from devmail_config import debian
 from devmail_config.fault_ports import fault_ports
 from devmail_config.services import PYTHON
 from devmail_config.settings import Settings
@@ -122,13 +123,13 @@ def test_each_socket_lets_in_who_needs_it(server: Server) -> None:
 
 
 # What has to be root: it opens ports, reads the key, or starts others as who they are.
-ROOT = {"s6-supervise", "dovecot", "config", "master", "nginx", "php-fpm8.2"}
+ROOT = {"s6-supervise", "dovecot", "config", "master", "nginx", Path(debian.PHP_FPM).name}
 # These two only keep their way back to root, and are Postfix's user meanwhile.
 ON_LEAVE = {"spawn", "pipe"}
 OTHERS = {
     "mail": {"imap", "pop3", "lmtp", "quota-status"},
     "dovecot": {"auth", "anvil", "stats", "log"},
-    "www-data": {"php-fpm8.2"},
+    "www-data": {Path(debian.PHP_FPM).name},
     # The worker of nginx, what starts the page's program, the filters of the log, our programs.
     "dovenull": {
         *("imap-login", "pop3-login", "nginx", "s6-ipcserverd", "sed", "python3", "mawk"),
