@@ -1,6 +1,7 @@
 # devmail as an image: Debian 12's daemons, and the program that configures them and steps aside.
 #
-# Builds with the classic builder and with BuildKit, for any architecture that Debian has.
+# Builds with the classic builder and with BuildKit, for the architectures that Debian 12 still has fixes
+# for (LTS, until 2028-06-30): amd64, arm64, armhf and i386.
 FROM debian:bookworm-slim
 
 # Files in the state volume belong to these numbers, which must be the same in every image to come;
