@@ -593,8 +593,9 @@ class SeedContainer(Container):
                 "interfaces": "all",
                 "listen": lambda name: f"0.0.0.0:{self.ports[name]}",
                 "tls": authority.Material(
-                    Path(),
                     Path("/etc/ssl/certs/ca.cert.pem"),
+                    Path(),
+                    Path(),
                     Path("/etc/ssl/private/mail.key.pem"),
                     Path("/etc/ssl/certs/mail.cert.pem"),
                 ),

@@ -1,8 +1,16 @@
 """The development CA that devmail makes when no TLS material is mounted.
 
-It is made once and kept in the state directory, so that it has to be trusted once. Its name
-constraints (RFC 5280, section 4.2.1.10) allow only this server's names and loopback addresses: a
-stolen key cannot sign for the Internet.
+It is made once and kept in the state directory, so that it has to be trusted once. Its key signs
+one certificate, that of the signer below it, and is never written anywhere. The signer's key is
+kept, for the server's certificates. Whoever steals it can pose as this server, but little else:
+
+- The extended key usage of both allows TLS servers only. Clients apply that to the signer; to a CA
+  that they trust, NSS for one does not, and would take S/MIME from it.
+- The name constraints of both (RFC 5280, section 4.2.1.10) allow this server's names and loopback
+  addresses, and e-mail addresses and URIs of a host that nobody has.
+
+Names of the other forms cannot be constrained: where a directory name is, rustls refuses every
+certificate, and Go refuses a critical extension with any form but these four.
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,13 +42,26 @@ _BACKDATE = timedelta(hours=1)
 
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 
+# To permit one name of a form forbids all others of it; nobody has this one (RFC 6761).
+_NOBODY = "devmail.invalid"
+_NOT_OF_SERVERS = {x509.RFC822Name(_NOBODY), x509.UniformResourceIdentifier(_NOBODY)}
+_FOR_SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+
+# Earlier versions kept the key of the CA itself.
+_OLD_CA_KEY = "ca.key.pem"
+
 
 @dataclass(frozen=True)
 class Material:
-    """The files of the CA and the server certificate, all PEM."""
+    """The files of the CA, its signer and the server, all PEM.
 
-    ca_key: Path
+    The signer's certificate follows the server's own in ``certificate``, for clients that have only
+    the CA.
+    """
+
     ca: Path
+    signer_key: Path
+    signer: Path
     key: Path
     certificate: Path
 
@@ -48,8 +69,9 @@ class Material:
     def below(cls, directory: Path) -> Material:
         """Name the files in ``directory``."""
         return cls(
-            directory / "ca.key.pem",
             directory / "ca.cert.pem",
+            directory / "signer.key.pem",
+            directory / "signer.cert.pem",
             directory / "mail.key.pem",
             directory / "mail.cert.pem",
         )
@@ -64,42 +86,68 @@ def ensure(directory: Path, names: Iterable[str], now: datetime) -> Material:
     names = tuple(names)
     material = Material.below(directory)
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if not (material.ca.exists() and material.ca_key.exists()):
+    if fault(directory, names, now) or not material.ca.exists():
         _make_ca(material, names, now)
-    ca = _read_ca(material)
-    if not _constraints(names) <= _permitted(ca) or not_after(ca) < now + _SERVER_LIFE:
-        _make_ca(material, names, now)
-        ca = _read_ca(material)
-    if not _is_good(material, ca, names, now):
-        _make_certificate(material, ca, names, now)
+    (directory / _OLD_CA_KEY).unlink(missing_ok=True)
+    signer = _read_signer(material)
+    if not _is_good(material, signer, names, now):
+        _make_certificate(material, signer, names, now)
     return material
+
+
+def fault(directory: Path, names: Iterable[str], now: datetime) -> str | None:
+    """Say why ``ensure`` replaces the CA in ``directory``; None if it does not, or there is none.
+
+    Raises what ``ensure`` does.
+    """
+    material = Material.below(directory)
+    files = (material.ca, material.signer, material.signer_key)
+    if not any(path.exists() for path in (*files, directory / _OLD_CA_KEY)):
+        return None
+    if not material.ca.exists():
+        return f"{material.ca.name} is lost"
+    ca = _read_ca(material)
+    if not _is_for_servers_only(ca):
+        return "an earlier version of devmail made it, and its key can sign anyone's e-mail"
+    if lost := [path.name for path in files if not path.exists()]:
+        return f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost"
+    if lacking := _constraints(names) - _permitted(ca):
+        return f"it may not sign for {', '.join(sorted(str(one.value) for one in lacking))}"
+    if not_after(ca) < now + _SERVER_LIFE:
+        return f"it runs out on {not_after(ca):%Y-%m-%d}"
+    return None
 
 
 def make_faulty(own: Material, names: Iterable[str], now: datetime) -> None:
     """Make certificates that a client has to refuse, next to a CA of ours, each for one reason.
 
-    ``expired`` since yesterday, for the ``wrong-name``, from an ``unknown-ca`` whose key is gone.
+    ``expired`` since yesterday, for the ``wrong-name``, from an ``unknown-ca``.
     """
     names = tuple(names)
     directory = own.ca.parent
 
-    def signed_by(ca_key: Path, ca: Path, name: str) -> Material:
-        return Material(ca_key, ca, directory / f"{name}.key.pem", directory / f"{name}.cert.pem")
+    def of(issuer: Material, name: str) -> Material:
+        return replace(
+            issuer, key=directory / f"{name}.key.pem", certificate=directory / f"{name}.cert.pem"
+        )
 
-    ca = _read_ca(own)
-    expired = signed_by(own.ca_key, own.ca, "expired")
-    _make_certificate(expired, ca, names, now - timedelta(days=10), timedelta(days=9))
+    signer = _read_signer(own)
+    ten_days_ago = now - timedelta(days=10)
+    _make_certificate(of(own, "expired"), signer, names, ten_days_ago, timedelta(days=9))
     # Below the server's own name, or the CA's constraints would be what is violated.
-    wrong_name = signed_by(own.ca_key, own.ca, "wrong-name")
-    _make_certificate(wrong_name, ca, (f"wrong.{names[0]}",), now)
-    stranger = signed_by(
-        directory / "unknown-ca.ca.key.pem", directory / "unknown-ca.ca.pem", "unknown-ca"
+    _make_certificate(of(own, "wrong-name"), signer, (f"wrong.{names[0]}",), now)
+    stranger = Material(
+        directory / "unknown-ca.ca.pem",
+        directory / "unknown-ca.signer.key.pem",
+        directory / "unknown-ca.signer.pem",
+        own.key,
+        own.certificate,
     )
     # A day older, because its date is what its name differs in.
     _make_ca(stranger, names, now - timedelta(days=1))
-    _make_certificate(stranger, _read_ca(stranger), names, now)
-    stranger.ca_key.unlink()
-    stranger.ca.unlink()
+    _make_certificate(of(stranger, "unknown-ca"), _read_signer(stranger), names, now)
+    for path in (stranger.ca, stranger.signer_key, stranger.signer):
+        path.unlink()
 
 
 def not_before(certificate: x509.Certificate) -> datetime:
@@ -125,46 +173,60 @@ def is_key_of(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
 
 
 def _make_ca(material: Material, names: Iterable[str], now: datetime) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
     # The date tells two development CAs apart in a browser's list.
-    subject = _name(f"devmail development CA, made {now:%Y-%m-%d %H:%M:%S}")
-    certificate = (
-        _builder(subject, subject, key, now, _CA_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(sign_certificates=True), critical=True)
-        .add_extension(
-            x509.NameConstraints(sorted(_constraints(names), key=repr), None), critical=True
+    made = f"made {now:%Y-%m-%d %H:%M:%S}"
+    ca_name = _name(f"devmail development CA, {made}")
+    ca_key, signer_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    constraints = x509.NameConstraints(sorted(_constraints(names), key=repr), None)
+
+    def sign(
+        name: x509.Name, key: ec.EllipticCurvePrivateKey, below: int
+    ) -> x509.CertificateBuilder:
+        return (
+            _builder(name, ca_name, key, now, _CA_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
+            .add_extension(_key_usage(sign_certificates=True), critical=True)
+            .add_extension(constraints, critical=True)
+            .add_extension(_FOR_SERVERS, critical=False)
         )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
+
+    ca = sign(ca_name, ca_key, 1).sign(ca_key, hashes.SHA256())
+    signer = (
+        sign(_name(f"devmail development signer, {made}"), signer_key, 0)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        .sign(ca_key, hashes.SHA256())
     )
-    _write(material.ca_key, _private_pem(key), 0o600)
-    _write(material.ca, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    _write(material.signer_key, _private_pem(signer_key), 0o600)
+    _write(material.signer, _pem(signer), 0o644)
+    # Last, because it is what a start that comes after an interrupted one judges.
+    _write(material.ca, _pem(ca), 0o644)
 
 
 def _make_certificate(
     material: Material,
-    ca: x509.Certificate,
+    signer: x509.Certificate,
     names: tuple[str, ...],
     now: datetime,
     life: timedelta = _SERVER_LIFE,
 ) -> None:
-    ca_key = _read_ca_key(material, ca)
+    signer_key = _read_signer_key(material, signer)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _builder(_name(names[0]), ca.subject, key, now, life)
+        _builder(_name(names[0]), signer.subject, key, now, life)
         .add_extension(x509.SubjectAlternativeName(map(_general_name, names)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(_FOR_SERVERS, critical=False)
         .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer_key.public_key()),
+            critical=False,
         )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
+        .sign(signer_key, hashes.SHA256())
     )
     _write(material.key, _private_pem(key), 0o600)
-    _write(material.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    _write(material.certificate, _pem(certificate) + _pem(signer), 0o644)
 
 
 def _read_ca(material: Material) -> x509.Certificate:
@@ -176,34 +238,66 @@ def _read_ca(material: Material) -> x509.Certificate:
     return ca
 
 
-def _read_ca_key(material: Material, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+def _read_signer(material: Material) -> x509.Certificate:
+    ca = _read_ca(material)
     try:
-        key = serialization.load_pem_private_key(material.ca_key.read_bytes(), password=None)
+        signer = x509.load_pem_x509_certificate(material.signer.read_bytes())
+        is_of_ca = _issuer_key_identifier(signer) == _key_identifier(ca)
+    except (ValueError, x509.ExtensionNotFound):
+        is_of_ca = False
+    if not is_of_ca:
+        raise ValueError(f"{material.signer.name} is not the signer of {material.ca.name}")
+    return signer
+
+
+def _read_signer_key(material: Material, signer: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(material.signer_key.read_bytes(), password=None)
     except (ValueError, TypeError):
         key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not is_key_of(key, ca):
-        raise ValueError(f"{material.ca_key.name} is not the key of {material.ca.name}")
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not is_key_of(key, signer):
+        raise ValueError(f"{material.signer_key.name} is not the key of {material.signer.name}")
     return key
 
 
-def _is_good(material: Material, ca: x509.Certificate, names: Iterable[str], now: datetime) -> bool:
-    """Tell whether the server certificate is from ``ca``, for ``names``, and lasts long enough."""
-    ca_key_identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+def _is_good(
+    material: Material, signer: x509.Certificate, names: Iterable[str], now: datetime
+) -> bool:
+    """Tell whether the server certificate is by ``signer``, for ``names``, and lasts."""
     try:
-        certificate = x509.load_pem_x509_certificate(material.certificate.read_bytes())
+        pem = material.certificate.read_bytes()
+        certificate = x509.load_pem_x509_certificate(pem)
         key = serialization.load_pem_private_key(material.key.read_bytes(), password=None)
-        extensions = certificate.extensions
-        covered = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        signer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        is_of_signer = _issuer_key_identifier(certificate) == _key_identifier(signer)
     except (FileNotFoundError, ValueError, TypeError, x509.ExtensionNotFound):
         # Missing, damaged or not ours. Nobody has to trust it anew, so it is simply made again.
         return False
     return (
-        signer == x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_key_identifier)
+        is_of_signer
+        and pem == _pem(certificate) + _pem(signer)
         and is_key_of(key, certificate)
         and set(covered) == set(map(_general_name, names))
         and not_after(certificate) > now + _RENEW_WITHIN
     )
+
+
+def _key_identifier(certificate: x509.Certificate) -> bytes:
+    extensions = certificate.extensions
+    return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+
+def _issuer_key_identifier(certificate: x509.Certificate) -> bytes | None:
+    extensions = certificate.extensions
+    return extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+
+
+def _is_for_servers_only(ca: x509.Certificate) -> bool:
+    try:
+        usage = ca.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return usage == _FOR_SERVERS and _permitted(ca) >= _NOT_OF_SERVERS
 
 
 def _permitted(ca: x509.Certificate) -> set[x509.GeneralName]:
@@ -212,7 +306,7 @@ def _permitted(ca: x509.Certificate) -> set[x509.GeneralName]:
 
 
 def _constraints(names: Iterable[str]) -> set[x509.GeneralName]:
-    """The name constraints that allow ``names``, and loopback addresses, and nothing else."""
+    """The name constraints that allow ``names``, and loopback addresses, and nobody's names."""
     networks = {ipaddress.ip_network(network) for network in _LOOPBACK}
     domains = set()
     for name in names:
@@ -223,7 +317,7 @@ def _constraints(names: Iterable[str]) -> set[x509.GeneralName]:
         else:
             if not any(address in network for network in networks):
                 networks.add(ipaddress.ip_network(address))
-    return {*map(x509.DNSName, domains), *map(x509.IPAddress, networks)}
+    return {*map(x509.DNSName, domains), *map(x509.IPAddress, networks), *_NOT_OF_SERVERS}
 
 
 def _builder(
@@ -241,6 +335,7 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATE)
         .not_valid_after(now - _BACKDATE + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
 
@@ -248,7 +343,7 @@ def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not sign_certificates,
         key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
+        crl_sign=False,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
@@ -268,6 +363,10 @@ def _general_name(name: str) -> x509.GeneralName:
 def _name(common_name: str) -> x509.Name:
     # RFC 5280 allows a common name 64 characters; names that count are in the extension.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

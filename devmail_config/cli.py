@@ -73,6 +73,7 @@ def run() -> None:
     supervise.raise_file_limit()
     server = _prepare(settings, layout, chosen)
     click.echo(_announcement(server))
+    _echo_news(server.tls.news)
     for line in directories.take_over_mail(server.layout.mail):
         click.echo(f"devmail: {line}")
     supervise.run(server.layout)
@@ -90,6 +91,7 @@ def check() -> None:
     click.echo(
         _announcement(replace(server, tls=replace(kept, ca_fingerprint="")) if is_new else server)
     )
+    _echo_news(server.tls.news)
     click.echo("devmail: nothing is wrong, the server can start")
 
 
@@ -204,6 +206,7 @@ def up() -> None:
     if surroundings.running_server(layout) is None:
         # The server will judge for itself; this is to say what is wrong here, not in its log.
         _stop_if(_judge(settings, layout))
+        _echo_news(tls.news(settings, layout, datetime.now(UTC)))
     native.start(settings, layout, [sys.executable, "-m", "devmail_config"])
     click.echo(summary(settings, layout, Machine()))
     click.echo(f"  state      {layout.state}\n")
@@ -245,6 +248,7 @@ def reload() -> None:
         )
     _stop_if(problems)
     files, addresses = tls.planned(settings, layout), surroundings.available_addresses(settings)
+    news = tls.news(settings, layout, datetime.now(UTC))
     tree = render.render(settings, layout, files, addresses, chosen)
     before = render.update(tree, layout.run, time.time())
     services = running(with_webmail=chosen is not None)
@@ -253,6 +257,7 @@ def reload() -> None:
         raise DevmailError(problems)
     supervise.reload(layout, services)
     click.echo(f"devmail: reloaded, {len(before)} files of the configuration have changed")
+    _echo_news(news, "at the next start, ")
 
 
 def _judge_reload(settings: Settings, layout: Layout) -> Iterable[Problem]:
@@ -364,6 +369,11 @@ def _announcement(server: _Server) -> str:
         f"on {' and '.join(server.addresses)}: {ports}; webmail: {browser}; "
         f"{origin} {ca}"
     )
+
+
+def _echo_news(news: str, when: str = "") -> None:
+    if news:
+        click.echo(f"devmail: {when}{news}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,9 +8,10 @@ error, never a fallback.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ class TlsFiles:
     ca_der: bytes = b""
     ca_p12: bytes = b""
     ca_fingerprint: str = ""
+    # For the log, when the CA of an earlier start was replaced.
+    news: str = ""
 
     @property
     def ca_base64(self) -> str:
@@ -82,10 +85,35 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
     files = planned(settings, layout)
     if not makes_material(settings):
         return files
-    try:
+    told = news(settings, layout, now)
+    with _faults_of_our_own(layout):
         own = authority.ensure(layout.tls, names(settings), now)
         if settings.fault_ports:
             authority.make_faulty(own, names(settings), now)
+    return replace(planned(settings, layout), news=told)
+
+
+def news(settings: Settings, layout: Layout, now: datetime) -> str:
+    """Say that ``provide`` replaces a CA that may be trusted, and why; empty if it does not.
+
+    Raises ``DevmailError`` when that CA cannot be read.
+    """
+    if not makes_material(settings):
+        return ""
+    with _faults_of_our_own(layout):
+        fault = authority.fault(layout.tls, names(settings), now)
+    if fault is None:
+        return ""
+    return (
+        f"a new CA replaces our own: {fault}. Clients have to trust it again; "
+        "remove the old one wherever it is trusted"
+    )
+
+
+@contextlib.contextmanager
+def _faults_of_our_own(layout: Layout) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         fault = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise DevmailError(
@@ -97,7 +125,6 @@ def provide(settings: Settings, layout: Layout, now: datetime) -> TlsFiles:
                 )
             ]
         ) from None
-    return planned(settings, layout)
 
 
 def makes_material(settings: Settings) -> bool:

@@ -85,6 +85,7 @@ def issue(
     key: Key | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
+    more: Sequence[x509.ExtensionType] = (),
 ) -> Issued:
     """Issue a certificate for the common name ``name``, self-signed without an ``issuer``."""
     key = key or ec_key()
@@ -109,6 +110,8 @@ def issue(
     if names:
         alternatives = x509.SubjectAlternativeName(map(general_name, names))
         builder = builder.add_extension(alternatives, critical=False)
+    for extension in more:
+        builder = builder.add_extension(extension, isinstance(extension, x509.NameConstraints))
     return Issued(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
 
 
@@ -163,3 +166,37 @@ def make_material(directory: Path, *names: str) -> Material:
     material = Material.below(directory)
     material.write(server, ca, intermediate)
     return material
+
+
+def server_constraints(*names: str) -> list[x509.GeneralName]:
+    """List what a CA of our own may sign for: ``names``, and loopback addresses."""
+    permitted: list[x509.GeneralName] = []
+    for name in (*names, "127.0.0.0/8", "::1/128"):
+        try:
+            permitted.append(x509.IPAddress(ipaddress.ip_network(name)))
+        except ValueError:
+            permitted.append(x509.DNSName(name))
+    return permitted
+
+
+def write_earlier_material(
+    directory: Path, names: Sequence[str], more: Sequence[x509.ExtensionType] = ()
+) -> None:
+    """Write our own material as devmail did at first: the CA's key is kept, and signs anything.
+
+    With ``more``, the CA has these extensions in place of the constraints that it had.
+    """
+    more = more or [x509.NameConstraints(server_constraints(*names), None)]
+    end = datetime.now(UTC) + 3640 * DAY
+    ca = issue("devmail development CA, made 2026-01-02 03:04:05", ca=True, end=end, more=more)
+    server = issue(names[0], ca, names=names, end=datetime.now(UTC) + 800 * DAY)
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name, content in {
+        "ca.key.pem": ca.key_pem,
+        "ca.cert.pem": ca.pem,
+        "mail.key.pem": server.key_pem,
+        "mail.cert.pem": server.pem,
+    }.items():
+        path = directory / name
+        path.touch(0o600 if "key" in name else 0o644)
+        path.write_bytes(content)

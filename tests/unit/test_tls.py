@@ -442,7 +442,8 @@ def test_our_own_certificate_is_made_again_when_it_is_not_what_it_was(
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("ca.key.pem", "ca.key.pem is not the key of ca.cert.pem"),
+        ("signer.key.pem", "signer.key.pem is not the key of signer.cert.pem"),
+        ("signer.cert.pem", "signer.cert.pem is not the signer of ca.cert.pem"),
         ("ca.cert.pem", "ca.cert.pem is not a CA that devmail made"),
     ],
 )
