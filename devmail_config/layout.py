@@ -14,7 +14,7 @@
       mail/             the mailboxes (or DEVMAIL_MAIL_DIR)
       webmail/          users' settings in the webmail (or DEVMAIL_WEBMAIL_DATA_DIR)
       rainloop/         RainLoop, if it was installed here (or DEVMAIL_RAINLOOP_DIR)
-      tls/              the CA and certificate that devmail made
+      tls/              the CA, the key of its signer, and the certificate that devmail made
       devmail.log       the log, when `devmail up` started the server
       lock              held while a server runs; contains the supervisor's process id
 """
