@@ -25,7 +25,7 @@ def _missing_for(tier: str) -> str | None:
     if tier in {"daemons", "browser"}:
         needed = surroundings.packages(ROOT / "debian-packages.txt")
         if tier == "browser":
-            needed += [*webmail.packages("roundcube"), "chromium"]
+            needed += [*webmail.packages("roundcube"), "chromium", "libnss3-tools"]
         if missing := surroundings.missing_packages(needed, Machine()):
             return f"Debian packages are missing: {' '.join(missing)}"
         if os.geteuid() != 0:

@@ -141,6 +141,16 @@ def forge(
     return Issued(builder.sign(issuer.key, hashes.SHA256()), key)
 
 
+def forge_ca(signer: Issued, usage: str = "none", *, self_issued: bool = False) -> Issued:
+    """Sign a CA below the signer.
+
+    One of the signer's own name is not counted by what limits the length of a path.
+    """
+    common = signer.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0]
+    name = str(common.value) if self_issued else "between"
+    return forge(Wish(name), usage, signer, ca=True)
+
+
 def forge_all(signer: Issued, directory: Path) -> dict[str, Path]:
     """Write one certificate for each wish and usage; give the files by ``<wish>/<usage>``."""
     files: dict[str, Path] = {}

@@ -41,9 +41,9 @@ from tests.helpers.stolen import (
     NAMELESS,
     OURS,
     USAGES,
-    Wish,
     forge,
     forge_all,
+    forge_ca,
     stolen,
     wishes,
 )
@@ -215,12 +215,7 @@ def test_a_ca_below_the_signer_signs_for_nobody_else(
     made: Material, tmp_path: Path, usage: str, purpose: str, *, self_issued: bool
 ) -> None:
     signer = stolen(made)
-    name = Wish("between")
-    if self_issued:
-        # One of the issuer's own name does not count for the length of the path.
-        common = signer.certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        name = Wish(str(common[0].value))
-    between = forge(name, usage, signer, ca=True)
+    between = forge_ca(signer, usage, self_issued=self_issued)
     chain = tmp_path / "chain"
     chain.write_bytes(between.pem + signer.pem)
     files: dict[str, Path] = {}
