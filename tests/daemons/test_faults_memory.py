@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,26 @@ def test_more_messages_than_the_rate_are_refused(server: Server) -> None:
     check(deliver(server, recipient).last, 450, "^4.7.1 .*: Too many messages, as asked for")
     assert deliver(server, unique("rate-2.fault.test")).last.code == 250
     assert_neighbour_is_well(server)
+
+
+def test_a_rate_is_exact_however_many_clients_come_at_once(server: Server) -> None:
+    clients, rounds, allowed = 60, 8, 3
+    gate = threading.Barrier(clients)
+
+    def try_each_round(_: int) -> list[bool]:
+        with smtp(server, "app@company1.com") as client:
+            passed = []
+            for recipient in recipients:
+                gate.wait(timeout=60)
+                client.mail("s@company1.com")
+                passed.append(client.rcpt(recipient)[0] == 250)
+                client.rset()
+            return passed
+
+    recipients = [unique(f"rate-{allowed}.fault.test") for _ in range(rounds)]
+    with ThreadPoolExecutor(clients) as pool:
+        by_client = list(pool.map(try_each_round, range(clients)))
+    assert [sum(answers) for answers in zip(*by_client, strict=True)] == [allowed] * rounds
 
 
 def test_a_sender_s_rate_counts_messages_and_not_recipients(server: Server) -> None:

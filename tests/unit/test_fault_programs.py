@@ -50,7 +50,7 @@ def test_a_record_that_a_power_cut_broke_is_begun_anew(service: Service, tmp_pat
 
 def test_a_rate_counts_the_last_minute(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(time, "clock_gettime", lambda _: now)
 
     def answer(instance: str) -> str:
         request = {**FIRST, "recipient": "joe@rate-2.fault.test", "instance": instance}
@@ -66,6 +66,33 @@ def test_a_rate_counts_the_last_minute(service: Service, monkeypatch: pytest.Mon
     assert answer("d") == "450"
     now += 2
     assert [answer("e"), answer("f"), answer("g")] == ["DUNNO", "DUNNO", "450"]
+
+
+def test_what_a_rate_counted_before_the_machine_started_again_is_over(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "clock_gettime", lambda _: now)
+    rate = {**FIRST, "recipient": "joe@rate-1.fault.test"}
+    first = {**FIRST, "recipient": "joe@first-5s.fault.test"}
+    assert service.answer(rate) == "DUNNO"
+    assert service.answer(first).startswith("450 ")
+    now = 10.0
+    assert service.answer({**rate, "instance": "another"}) == "DUNNO"
+    assert service.answer(first).startswith("450 ")
+    now = 15.0
+    assert service.answer(first) == "DUNNO"
+
+
+def test_a_clock_that_is_set_changes_no_rate(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = {**FIRST, "recipient": "joe@rate-1.fault.test"}
+    assert service.answer(rate) == "DUNNO"
+    for hours in (-1, 1):
+        now = time.time() + hours * 3600
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert service.answer({**rate, "instance": "another"}).startswith("450 ")
 
 
 def test_an_ordinary_message_with_several_recipients_has_no_note(service: Service) -> None:
