@@ -8,6 +8,8 @@ import poplib
 import smtplib
 import socket
 import ssl
+import subprocess
+import zlib
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -15,10 +17,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.clients import LOOPBACK, imap, messages, pop3, send, wait_for_message
+from devmail_config.services import PYTHON
+from devmail_config.users import MAIL
+from tests.helpers.clients import LOOPBACK, imap, messages, pop3, send, smtp, wait_for_message
 from tests.helpers.server import HOSTNAME, Server
 from tests.helpers.wait import wait_for
 
+# Takes all of the kernel's watches that its user may have, until its standard input ends.
+TAKE_WATCHES = """
+import ctypes, resource, sys
+files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+libc = ctypes.CDLL(None)
+while libc.inotify_init() >= 0:
+    pass
+print("all", flush=True)
+sys.stdin.read()
+"""
 SENDER = "mail1@company1.com"
 
 
@@ -216,6 +231,50 @@ def test_8_bit_headers_and_very_long_lines_arrive_as_they_were_sent(server: Serv
         client.login(SENDER, "mail1")
         client.sendmail(SENDER, [recipient], text, ["BODY=8BITMIME"])
     assert body(wait_for_message(server, recipient, "raw")) == body(text)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"X-Long: " + (b"a" * 70 + b"\r\n ") * 15_000 + b"end",
+        b"X-Long: " + b"a" * 1_000_000,
+        b"To: " + b",\r\n ".join(b"joe%d@many.example" % n for n in range(30_000)),
+        b"\r\n".join(b"X-Number-%d: %d" % (n, n) for n in range(50_000)),
+    ],
+    ids=["folded", "one line", "addresses", "many"],
+)
+def test_a_header_is_kept_however_long_it_is(server: Server, header: bytes) -> None:
+    recipient = f"header{zlib.crc32(header)}@bytes.example"
+    text = b"Subject: long\r\n" + header + b"\r\nX-Last: here\r\n\r\nthe body\r\n"
+    with smtp(server, SENDER) as client:
+        client.sendmail(SENDER, [recipient], text)
+    assert wait_for_message(server, recipient, "long").endswith(text)
+
+
+def test_idle_announces_new_mail_where_the_kernel_does_not(server: Server) -> None:
+    """Every process of the user that mailboxes belong to shares the kernel's limit of watches."""
+    taker = subprocess.Popen(
+        ["setpriv", "--reuid", MAIL, "--regid", MAIL, "--clear-groups", PYTHON, "-c", TAKE_WATCHES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with taker:
+        assert taker.stdout
+        assert taker.stdout.readline() == b"all\n"
+        for number in range(3):
+            login = f"unwatched{number}@waiting.example"
+            with imap(server, login) as client:
+                client.select()
+                client.send(b"x1 IDLE\r\n")
+                assert client.readline().startswith(b"+")
+                # By default, it is up to half a minute.
+                client.sock.settimeout(5)
+                send(server, SENDER, login, "wake up")
+                assert client.readline().strip() == b"* 1 EXISTS"
+                client.send(b"DONE\r\n")
+                wait_for(lambda: client.readline().startswith(b"x1 OK"), "IDLE to end")
+        assert "Inotify instance limit for user 8 " in server.log()
+        taker.communicate()
 
 
 def test_idle_announces_new_mail(server: Server) -> None:

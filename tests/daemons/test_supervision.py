@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import imaplib
 import os
 import re
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from devmail_config.services import SERVICES
-from tests.helpers.clients import messages, send, wait_for_message
+from tests.helpers.clients import LOOPBACK, imap, messages, send, smtp, wait_for_message
 from tests.helpers.load import Load
 from tests.helpers.server import Server, kill
 from tests.helpers.wait import wait_for
@@ -40,6 +43,32 @@ def test_a_daemon_that_is_killed_comes_back(own_directory: Path, service: str) -
         assert f"devmail: {service} ended with signal 9 and is started again" in server.log()
         send(server, "a@one.example", "b@two.example", "after the fall")
         wait_for_message(server, "b@two.example", "after the fall")
+
+
+def test_smtp_is_back_when_dovecot_is(own_directory: Path) -> None:
+    """A new smtpd dies without Dovecot; by default, Postfix starts none for a minute then."""
+    with Server(own_directory) as server:
+        dovecot = server.state / "run" / "supervisor" / "dovecot"
+        subprocess.run(["s6-svc", "-wD", "-d", dovecot], check=True)
+        with contextlib.ExitStack() as held:
+            # More than the processes that wait since the start.
+            for _ in range(20):
+                held.enter_context(
+                    socket.create_connection((LOOPBACK, server.port("smtp")), timeout=5)
+                )
+            wait_for(lambda: "bad command startup -- throttling" in server.log(), "smtpd to die")
+        subprocess.run(["s6-svc", "-u", dovecot], check=True)
+
+        def dovecot_works() -> bool:
+            with contextlib.suppress(OSError, imaplib.IMAP4.error), imap(server, "a@one.example"):
+                return True
+            return False
+
+        wait_for(dovecot_works, "a login")
+        # Each of them needs a process of its own.
+        with contextlib.ExitStack() as held:
+            for _ in range(30):
+                held.enter_context(smtp(server, "a@one.example"))
 
 
 def test_a_daemon_that_keeps_dying_ends_the_server(own_directory: Path) -> None:
