@@ -250,13 +250,13 @@ def reload() -> None:
     files, addresses = tls.planned(settings, layout), surroundings.available_addresses(settings)
     news = tls.news(settings, layout, datetime.now(UTC))
     tree = render.render(settings, layout, files, addresses, chosen)
-    before = render.update(tree, layout.run, time.time())
+    update = render.update(tree, layout.run, time.time())
     services = running(with_webmail=chosen is not None)
     if problems := supervise.judge_configuration(layout, services):
-        render.update(before, layout.run, time.time())
+        render.update(update.before, layout.run, time.time())
         raise DevmailError(problems)
-    supervise.reload(layout, services)
-    click.echo(f"devmail: reloaded, {len(before)} files of the configuration have changed")
+    supervise.reload(layout, services, update.changed)
+    click.echo(f"devmail: reloaded, {len(update.changed)} files of the configuration have changed")
     _echo_news(news, "at the next start, ")
 
 

@@ -160,22 +160,31 @@ def write(tree: Tree, directory: Path, created_at: float) -> None:
         _write_file(directory / path, file, created_at)
 
 
-def update(tree: Tree, directory: Path, created_at: float) -> Tree:
+@dataclass(frozen=True)
+class Update:
+    """The files that an update wrote."""
+
+    changed: frozenset[PurePosixPath]
+    # As they were before, for a way back; a file that is new is not among them.
+    before: Tree
+
+
+def update(tree: Tree, directory: Path, created_at: float) -> Update:
     """Write what has changed of ``tree`` into the directory of a running server.
 
-    Each file is replaced whole, and nothing is removed: the daemons' sockets are there too. Gives
-    the files as they were before, for a way back; a file that is new is not among them.
+    Each file is replaced whole, and nothing is removed: the daemons' sockets are there too.
     """
-    before = {}
+    changed, before = set(), {}
     for path, file in tree.items():
         target = directory / path
         content = target.read_bytes() if target.exists() else None
         if content == _octets(file):
             continue
+        changed.add(path)
         if content is not None:
             before[path] = RenderedFile(content, file.executable)
         _write_file(target, file, created_at)
-    return before
+    return Update(frozenset(changed), before)
 
 
 def _write_file(target: Path, file: RenderedFile, created_at: float) -> None:

@@ -42,6 +42,9 @@ class Service:
     stop_seconds: int = 5
     # Whether HUP makes it read its configuration again, and lets its clients finish.
     reloads: bool = False
+    # Directories below the run directory, besides its own, of which it or its children remember
+    # what they have read.
+    keeps: tuple[str, ...] = ()
     # Whether the daemon's log lines lack its name, so that it has to be put in front of them.
     is_nameless: bool = False
     # The lines that a health check leaves in the log when all is well, as regular expressions of
@@ -67,6 +70,8 @@ SERVICES = (
         # Reads main.cf, and puts the queue in order, which has to be done before every start.
         check=("/usr/sbin/postsuper", "-c", "{config}"),
         reloads=True,
+        # Its children are the programs that decide about addresses and faults.
+        keeps=("libexec",),
         # Without the first, smtpd dies at its first client; without the second, mail that waited
         # in the queue since the last stop would be tried, and perhaps bounced, too early.
         waits_for=("dovecot/base/postfix-auth", "dovecot/base/lmtp"),

@@ -11,7 +11,8 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from pathlib import PurePosixPath
 from typing import NoReturn
 
 from devmail_config.errors import DevmailError, Problem
@@ -65,14 +66,19 @@ def judge_configuration(layout: Layout, services: Iterable[Service]) -> list[Pro
     return [problem for check in checks for problem in check.finish()]
 
 
-def reload(layout: Layout, services: Iterable[Service]) -> None:
+def reload(layout: Layout, services: Iterable[Service], changed: Collection[PurePosixPath]) -> None:
     """Have the daemons read their configuration again; sessions go on as they began.
 
-    In the order of the registry: Postfix's processes keep a connection to Dovecot, and would go on
-    with the old one.
+    ``changed`` are paths below the run directory. The first daemon in the registry that has one of
+    them is told, and all that follow: Postfix's processes keep a connection to Dovecot, and would
+    go on with the old one. Those before it are left alone: who has connected to Dovecot, and has
+    not logged in yet, cannot do so any more once it has read its configuration again.
     """
+    directories = {path.parts[0] for path in changed}
+    is_concerned = False
     for service in services:
-        if service.reloads:
+        is_concerned = is_concerned or not directories.isdisjoint((service.name, *service.keeps))
+        if is_concerned and service.reloads:
             directory = layout.scan_directory / service.name
             subprocess.run([_CONTROL, "-h", directory], check=True, env=_environment())
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import imaplib
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.clients import imap, messages, smtp, wait_for_message
+from tests.helpers.clients import LOOPBACK, imap, messages, pop3, send, smtp, wait_for_message
 from tests.helpers.report import wait_for_report
 from tests.helpers.server import Server, run_devmail
 from tests.helpers.session import check, deliver
@@ -118,6 +122,68 @@ def test_a_reload_takes_rules_over_and_loses_neither_connections_nor_mail(
         assert "DEVMAIL_HOSTNAME='other.example' (hostname in " in done.stderr
         assert "it was 'mail.localhost' at the start, and cannot change" in done.stderr
         assert deliver(server, "joe@new.example", login="b@company1.com").last.code == 450
+
+
+def test_a_reload_closes_no_connection_however_long_it_lasts(own_directory: Path) -> None:
+    config = own_directory / "devmail.yaml"
+    config.write_text("")
+    with Server(own_directory, config=str(config)) as server, contextlib.ExitStack() as held:
+        tls = server.tls_context()
+        plain = held.enter_context(imap(server, "a@one.example"))
+        idle = held.enter_context(imap(server, "b@one.example"))
+        pop = held.enter_context(pop3(server, "c@one.example"))
+        over_tls = imaplib.IMAP4_SSL("localhost", server.port("imaps"), ssl_context=tls, timeout=20)
+        held.callback(over_tls.logout)
+        over_tls.login("d@one.example", "d")
+        sender = held.enter_context(smtp(server, "e@one.example"))
+        for client in (plain, idle, over_tls):
+            client.select()
+        idle.send(b"x1 IDLE\r\n")
+        assert idle.readline().startswith(b"+")
+        # Twice, and each time something changes for every daemon.
+        for failing in ("old", "new"):
+            config.write_text(f"faults:\n  login:{failing}@one.example: auth-535\n")
+            assert server.command("reload").returncode == 0
+        wait_for(lambda: server.log().count("SIGHUP received") == 2, "Dovecot to be told twice")
+        # Dovecot's processes, by default, end 6 s after they were told to.
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            for client in (plain, over_tls):
+                assert client.noop()[0] == "OK"
+            assert pop.noop().startswith(b"+OK")
+            assert sender.noop()[0] == 250
+            with contextlib.suppress(TimeoutError):
+                idle.sock.settimeout(0.1)
+                assert not idle.sock.recv(1, socket.MSG_PEEK), "IDLE has ended"
+        idle.sock.settimeout(20)
+        send(server, "e@one.example", "b@one.example", "wake up")
+        while b"EXISTS" not in (line := idle.readline()):
+            assert line.startswith(b"* "), line
+        idle.send(b"DONE\r\n")
+        sender.sendmail("e@one.example", ["a@one.example"], "Subject: through\r\n\r\nx\r\n")
+        wait_for_message(server, "a@one.example", "through")
+
+
+def test_a_reload_leaves_alone_the_daemons_that_nothing_changed_for(own_directory: Path) -> None:
+    """Dovecot has no log-in any more for who has connected to it before it was told."""
+    config = own_directory / "devmail.yaml"
+    config.write_text("")
+    with (
+        Server(own_directory, config=str(config)) as server,
+        imaplib.IMAP4(LOOPBACK, server.port("imap"), timeout=20) as client,
+    ):
+        config.write_text("bounce_after: 1h\nfaults:\n  to.example: reject\n")
+        assert server.command("reload").returncode == 0
+        wait_for(lambda: deliver(server, "joe@to.example").last.code == 550, "the new rule")
+        client.login("a@one.example", "a")
+        assert "dovecot: master: Warning: SIGHUP" not in server.log()
+
+
+def test_a_session_that_outlived_a_reload_ends_with_the_server(own_directory: Path) -> None:
+    with Server(own_directory) as server, imap(server, "a@one.example"):
+        assert server.command("reload").returncode == 0
+        assert server.stop() == 0
+        assert not server.processes()
 
 
 def test_a_reload_of_no_server_is_an_error(own_directory: Path) -> None:

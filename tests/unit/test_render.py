@@ -320,8 +320,9 @@ def test_an_update_replaces_what_has_changed_and_removes_nothing(tmp_path: Path)
     (tmp_path / "a" / "socket").touch()
     untouched = (tmp_path / one).stat().st_ino
     tree = {one: RenderedFile("1"), two: RenderedFile("zwei"), new: RenderedFile("3")}
-    before = render.update(tree, tmp_path, 2000.0)
-    assert before == {two: RenderedFile(b"2")}
+    update = render.update(tree, tmp_path, 2000.0)
+    assert update.changed == {two, new}
+    assert update.before == {two: RenderedFile(b"2")}
     assert (tmp_path / one).stat().st_ino == untouched
     assert (tmp_path / two).read_text() == "zwei"
     assert (tmp_path / two).stat().st_mtime == 1990.0
@@ -329,5 +330,5 @@ def test_an_update_replaces_what_has_changed_and_removes_nothing(tmp_path: Path)
     assert (tmp_path / "a" / "socket").exists()
     assert not list(tmp_path.rglob("*.new"))
     # And back again.
-    render.update(before, tmp_path, 3000.0)
+    render.update(update.before, tmp_path, 3000.0)
     assert (tmp_path / two).read_text() == "2"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from devmail_config import supervise
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
-from devmail_config.services import Service
+from devmail_config.services import Service, running
 from devmail_config.settings import Settings
 from devmail_config.surroundings import running_server
 
@@ -100,6 +101,32 @@ def test_a_state_directory_has_one_server(layout: Layout, monkeypatch: pytest.Mo
             "stop it with `make down`, or set another DEVMAIL_STATE_DIR",
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (["dovecot/dovecot.conf"], "dovecot postfix nginx"),
+        (["postfix/main.cf", "nginx/nginx.conf"], "postfix nginx"),
+        (["libexec/faults.json"], "postfix nginx"),
+        (["nginx/www/index.en.html"], "nginx"),
+        (["page/faults.json", "fixed-settings.json"], ""),
+        ([], ""),
+    ],
+)
+def test_a_reload_is_for_the_first_daemon_that_something_changed_for_and_those_after_it(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, changed: list[str], told: str
+) -> None:
+    called: list[str] = []
+
+    def note(command: Sequence[object], **_: object) -> None:
+        program, option, directory = map(str, command)
+        assert (program, option) == ("/usr/bin/s6-svc", "-h")
+        called.append(Path(directory).name)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    supervise.reload(layout, running(with_webmail=True), {*map(PurePosixPath, changed)})
+    assert called == told.split()
 
 
 def test_the_file_limit_is_raised_as_far_as_it_may_be() -> None:
