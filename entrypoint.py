@@ -1,7 +1,6 @@
 #!/usr/bin/python3
 """The container's entry point: the same program as the console script ``devmail``."""
 
-from devmail_config.cli import main
+from devmail_config.__main__ import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -1,5 +1,15 @@
-"""``python -m devmail_config`` is the same program as the console script ``devmail``."""
+"""The program: the console script ``devmail``, and ``python -m devmail_config``."""
 
-from devmail_config.cli import main
+from devmail_config import ending
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    ending.listen()
+    from devmail_config.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

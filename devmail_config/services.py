@@ -57,6 +57,8 @@ SERVICES = (
         "dovecot",
         command=("/usr/sbin/dovecot", "-F", "-c", "{config}/dovecot.conf"),
         check=("/usr/bin/doveconf", "-n", "-c", "{config}/dovecot.conf"),
+        # It takes one. If it has only just begun, it waits five for children that wait for it.
+        stop_seconds=3,
         reloads=True,
         routine=(
             rf" Login: user=<{HEALTH_CHECK}@",

@@ -9,12 +9,14 @@ import fcntl
 import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from typing import NoReturn
 
+from devmail_config import ending
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.render import filled
@@ -133,6 +135,8 @@ def run(layout: Layout) -> NoReturn:
     """Become the supervisor, which starts the daemons; Python is gone after this."""
     sys.stdout.flush()
     sys.stderr.flush()
+    # A signal that comes now waits until the supervisor has a handler for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending.SIGNALS)
     os.execve(_SUPERVISOR, [_SUPERVISOR, str(layout.scan_directory)], _environment())
 
 

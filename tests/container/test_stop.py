@@ -7,8 +7,10 @@ import re
 import threading
 import time
 
+import pytest
+
 from tests.helpers.clients import send, smtp, wait_for_message
-from tests.helpers.container import LOOPBACK, Container, docker
+from tests.helpers.container import IMAGE, LOOPBACK, Container, docker, unique
 from tests.helpers.load import Load
 from tests.helpers.wait import wait_for
 
@@ -31,6 +33,21 @@ def test_a_stop_in_the_middle_of_a_load_is_quick_and_loses_nothing() -> None:
         docker("start", container.name)
         container.wait()
         wait_for(load.is_there, f"all of {len(load.accepted)} messages", timeout=60, interval=0.3)
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.1, 0.2, 0.4])
+def test_a_stop_in_the_middle_of_a_start_is_heard(moment: float) -> None:
+    name = unique("early")
+    try:
+        docker("run", "--detach", "--name", name, IMAGE)
+        # At any moment of a start: no condition to wait for.
+        time.sleep(moment)
+        began = time.monotonic()
+        docker("stop", name)
+        assert time.monotonic() - began < 6
+        assert docker("inspect", "--format={{.State.ExitCode}}", name) in {"0", "143"}
+    finally:
+        docker("rm", "--force", "--volumes", name)
 
 
 def test_a_kill_in_the_middle_of_a_load_loses_nothing() -> None:
