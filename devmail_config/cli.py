@@ -69,7 +69,7 @@ def run() -> None:
     settings, layout, chosen = _judged()
     directories.make(layout, ownership.own_directories(settings, layout))
     if not supervise.lock(layout):
-        directories.remove_locks(layout.mail)
+        directories.remove_locks(layout.mail, older_than=layout.lock)
     supervise.raise_file_limit()
     server = _prepare(settings, layout, chosen)
     click.echo(_announcement(server))

@@ -12,6 +12,7 @@ import grp
 import os
 import pwd
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -102,19 +103,30 @@ def take_over_mail(directory: Path) -> Iterator[str]:
     directory.chmod(_MAIL_MODE)
 
 
-def remove_locks(directory: Path) -> None:
-    """Remove the lock files that daemons left in mailboxes when they were killed.
+def remove_locks(directory: Path, older_than: Path) -> subprocess.Popen[bytes]:
+    """Begin to remove the lock files that daemons left in mailboxes when they were killed.
 
     Dovecot believes such a lock for two minutes if a process has the number that is in it, and
-    after a restart, of a container above all, some other process often has.
+    after a restart, of a container above all, some other process often has. Looking for them takes
+    seconds where there are many mailboxes, so nobody waits for that: what the daemons of this start
+    lock meanwhile is not ``older_than`` the file that it wrote first.
     """
-    # Mailboxes that are not ours yet have no locks of ours.
-    with acting_as(pwd.getpwnam(users.MAIL)), contextlib.suppress(PermissionError):
-        for mailbox in _maildirs(directory):
-            for folder in (mailbox, *mailbox.glob(".*/")):
-                for lock in folder.glob("*.lock"):
-                    if not lock.is_dir():
-                        lock.unlink(missing_ok=True)
+    messages = ("-name", "cur", "-o", "-name", "new", "-o", "-name", "tmp")
+    lock = ("-type", "f", "-name", "*.lock", "!", "-newer", older_than)
+    # As their owner, and through no link: a mailbox leads nobody elsewhere.
+    return subprocess.Popen(
+        [
+            *("/usr/bin/find", "-P", directory, "-mindepth", "3", "-maxdepth", "4"),
+            *("(", *messages, ")", "-prune", "-o", *lock, "-exec", "/bin/rm", "-f", "{}", "+"),
+        ],
+        user=users.MAIL,
+        group=users.MAIL_GROUP,
+        extra_groups=(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        # Mailboxes that are not ours yet have no locks of ours.
+        stderr=subprocess.DEVNULL,
+    )
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ _SUPERVISOR = "/usr/bin/s6-svscan"
 _CONTROL = "/usr/bin/s6-svc"
 # Daemons get no more of the environment than this: settings and secrets end with Python.
 _KEPT_VARIABLES = ("TZ",)
+# Written by templates/supervisor/svscan-finish.j2.
+_ENDED = b"0\n"
 # More than any daemon's limit of clients.
 _OPEN_FILES = 16384
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -35,8 +37,8 @@ def lock(layout: Layout) -> bool:
     """Mark the state directory as in use, until the last process of this server has ended.
 
     The open file goes through the exec below, so that it is the supervisor that holds the lock;
-    its process id, which is ours, is what the file contains. An orderly end empties the file: tell
-    whether the server before this one came to such an end.
+    its process id, which is ours, is what the file contains. An orderly end leaves 0 in its
+    place: tell whether the server before this one came to such an end. A power cut may empty it.
     """
     descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
@@ -51,9 +53,11 @@ def lock(layout: Layout) -> bool:
                 )
             ]
         ) from None
-    ended_in_order = os.fstat(descriptor).st_size == 0
+    ended_in_order = os.pread(descriptor, len(_ENDED), 0) == _ENDED
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    # Before a daemon locks anything.
+    os.fsync(descriptor)
     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
     return ended_in_order
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from devmail_config import directories
 from devmail_config.services import SERVICES
+from devmail_config.users import MAIL, MAIL_GROUP
 from tests.helpers.clients import LOOPBACK, imap, messages, send, smtp, wait_for_message
 from tests.helpers.load import Load
 from tests.helpers.server import Server, kill
@@ -128,12 +130,67 @@ def test_a_lock_that_was_left_behind_does_not_close_a_mailbox(own_directory: Pat
         lock = server.mail / "two.example" / "b" / "dovecot-uidlist.lock"
         lock.write_text(f"{os.getpid()}:{socket.gethostname()}")
         server.start()
-        assert not lock.exists()
+        wait_for(lambda: not lock.exists(), "the lock to be removed")
         send(server, "a@one.example", "b@two.example", "after")
         wait_for_message(server, "b@two.example", "after")
         assert server.stop() == 0
         # An orderly end leaves nothing that a start would have to look for.
-        assert (own_directory / "lock").read_text() == ""
+        assert (own_directory / "lock").read_text() == "0\n"
+
+
+def test_a_lock_file_that_a_power_cut_emptied_tells_of_no_orderly_end(own_directory: Path) -> None:
+    with Server(own_directory) as server:
+        send(server, "a@one.example", "b@two.example", "before")
+        wait_for_message(server, "b@two.example", "before")
+        server.kill_all()
+        (own_directory / "lock").write_text("")
+        lock = server.mail / "two.example" / "b" / "dovecot-uidlist.lock"
+        lock.write_text(f"{os.getpid()}:{socket.gethostname()}")
+        server.start()
+        wait_for(lambda: not lock.exists(), "the lock to be removed")
+
+
+def test_locks_of_daemons_that_were_killed_are_removed_and_nothing_else(
+    own_directory: Path,
+) -> None:
+    elsewhere, mail = own_directory / "elsewhere", own_directory / "mail"
+    (elsewhere / "cur").mkdir(parents=True)
+    (elsewhere / "passwd.lock").touch()
+    mailbox = mail / "one.example" / "joe"
+    for folder in (mailbox, mailbox / ".Sent", mailbox / ".odd.lock"):
+        (folder / "cur").mkdir(parents=True)
+        (folder / "dovecot-uidlist").touch()
+        (folder / "dovecot-uidlist.lock").touch()
+        (folder / "cur" / "message.lock").touch()
+    (mail / "linked.example").symlink_to(mail / "one.example")
+    (mail / "two.example").mkdir()
+    (mail / "two.example" / "linked").symlink_to(elsewhere)
+    subprocess.run(["chown", "-hR", f"{MAIL}:{MAIL_GROUP}", own_directory], check=True)
+    started = own_directory / "lock"
+    started.touch()
+    old = (mailbox / "dovecot-uidlist.lock").stat().st_mtime_ns
+    wait_for(lambda: touched(started) > old, "the clock to go on")
+    began = started.stat().st_mtime_ns
+    new = mailbox / ".Sent" / "subscriptions.lock"
+    wait_for(lambda: touched(new) > began, "the clock to go on")
+
+    assert directories.remove_locks(mail, older_than=started).wait() == 0
+    left = {path.relative_to(mailbox).as_posix() for path in mailbox.rglob("*.lock")}
+    assert left == {
+        "cur/message.lock",
+        ".Sent/cur/message.lock",
+        ".Sent/subscriptions.lock",
+        ".odd.lock",
+        ".odd.lock/cur/message.lock",
+    }
+    assert (mailbox / ".Sent" / "dovecot-uidlist").exists()
+    assert (elsewhere / "passwd.lock").exists()
+
+
+def touched(path: Path) -> int:
+    """Give a file the time of this moment, and tell that."""
+    path.touch()
+    return path.stat().st_mtime_ns
 
 
 def test_mail_flows_while_the_web_server_hangs(own_directory: Path) -> None:

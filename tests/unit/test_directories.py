@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import os
 import pwd
@@ -88,36 +87,6 @@ def test_mailboxes_of_an_earlier_version_change_their_group(
         f"mailboxes in {tmp_path} belong to another group (number {os.getgid()}): giving 1 to mail"
     )
     assert {str(box), f"{box}/cur/1.M1.x"} <= set(given)
-
-
-def test_locks_of_daemons_that_were_killed_are_removed_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(directories, "acting_as", contextlib.nullcontext)
-    elsewhere = tmp_path / "elsewhere"
-    (elsewhere / "cur").mkdir(parents=True)
-    (elsewhere / "passwd.lock").touch()
-    tmp_path = tmp_path / "mail"
-    tmp_path.mkdir()
-    (tmp_path / "linked.example").symlink_to(tmp_path / "one.example")
-    (tmp_path / "two.example").mkdir()
-    (tmp_path / "two.example" / "linked").symlink_to(elsewhere)
-    mailbox = tmp_path / "one.example" / "joe"
-    for folder in (mailbox, mailbox / ".Sent", mailbox / ".odd.lock"):
-        (folder / "cur").mkdir(parents=True)
-        (folder / "dovecot-uidlist").touch()
-        (folder / "dovecot-uidlist.lock").touch()
-        (folder / "cur" / "message.lock").touch()
-    directories.remove_locks(tmp_path)
-    left = {path.relative_to(mailbox).as_posix() for path in mailbox.rglob("*.lock")}
-    assert left == {
-        "cur/message.lock",
-        ".Sent/cur/message.lock",
-        ".odd.lock",
-        ".odd.lock/cur/message.lock",
-    }
-    assert (mailbox / ".Sent" / "dovecot-uidlist").exists()
-    assert (elsewhere / "passwd.lock").exists()
 
 
 def test_a_rehearsal_speaks_of_the_real_places_and_leaves_nothing(

@@ -83,7 +83,7 @@ def test_a_state_directory_has_one_server(layout: Layout, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "open", remember)
     assert running_server(layout) is None
-    assert supervise.lock(layout)
+    assert not supervise.lock(layout)
     try:
         assert running_server(layout) == os.getpid()
         # It goes through the exec of the supervisor.
@@ -101,6 +101,17 @@ def test_a_state_directory_has_one_server(layout: Layout, monkeypatch: pytest.Mo
             "stop it with `make down`, or set another DEVMAIL_STATE_DIR",
         ),
     )
+
+
+def test_an_orderly_end_has_left_its_mark(layout: Layout) -> None:
+    layout.lock.write_text("0\n")
+    assert supervise.lock(layout)
+
+
+@pytest.mark.parametrize("content", ["", "0", "1234\n"])
+def test_what_a_kill_or_a_power_cut_left_is_no_such_mark(layout: Layout, content: str) -> None:
+    layout.lock.write_text(content)
+    assert not supervise.lock(layout)
 
 
 @pytest.mark.parametrize(
