@@ -38,6 +38,7 @@ from devmail_config.ownership import MARK
 from devmail_config.services import (
     HEALTH_CHECK,
     PYTHON,
+    REST_SECONDS,
     TLS_CIPHERS,
     TLS_VERSIONS,
     Service,
@@ -120,6 +121,7 @@ def render(
         "libexec": layout.libexec,
         "version": __version__,
         "users": users,
+        "rest": REST_SECONDS,
     }
     tree = {**_downloads(tls), **dict(_render_libexec(environment, context))}
     tree[PurePosixPath(layout.fixed_settings.name)] = RenderedFile(

@@ -25,6 +25,9 @@ TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!AESCCM:@SECLEVEL=2"
 HEALTH_CHECK = "devmail-health"
 HEALTH_CHECK_ADDRESS = "127.0.0.25"
 
+# Seconds that a daemon gets to rest when it keeps dying, and nothing depends on it.
+REST_SECONDS = 10
+
 
 @dataclass(frozen=True)
 class Service:
@@ -40,6 +43,9 @@ class Service:
     # The signal for an orderly end, and the seconds after which the supervisor insists.
     stop_signal: str = "TERM"
     stop_seconds: int = 5
+    # Whether there is no mail server without it: if it keeps dying, everything ends. Anything else
+    # is left alone for a while then.
+    is_essential: bool = False
     # Whether HUP makes it read its configuration again, and lets its clients finish.
     reloads: bool = False
     # Directories below the run directory, besides its own, of which it or its children remember
@@ -57,6 +63,7 @@ SERVICES = (
         "dovecot",
         command=("/usr/sbin/dovecot", "-F", "-c", "{config}/dovecot.conf"),
         check=("/usr/bin/doveconf", "-n", "-c", "{config}/dovecot.conf"),
+        is_essential=True,
         # It takes one. If it has only just begun, it waits five for children that wait for it.
         stop_seconds=3,
         reloads=True,
@@ -71,6 +78,7 @@ SERVICES = (
         command=("/usr/lib/postfix/sbin/master", "-s", "-c", "{config}"),
         # Reads main.cf, and puts the queue in order, which has to be done before every start.
         check=("/usr/sbin/postsuper", "-c", "{config}"),
+        is_essential=True,
         reloads=True,
         # Its children are the programs that decide about addresses and faults.
         keeps=("libexec",),

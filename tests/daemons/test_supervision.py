@@ -73,22 +73,61 @@ def test_smtp_is_back_when_dovecot_is(own_directory: Path) -> None:
                 held.enter_context(smtp(server, "a@one.example"))
 
 
-def test_a_daemon_that_keeps_dying_ends_the_server(own_directory: Path) -> None:
+class Killer:
+    """Kills a daemon whenever it is there again."""
+
+    def __init__(self, server: Server, service: str) -> None:
+        self._server, self._service = server, service
+        self._killed: set[int] = set()
+
+    def strike(self) -> None:
+        current = main_process(self._server, self._service)
+        if current and current not in self._killed:
+            self._killed.add(current)
+            kill(current)
+
+
+def test_a_daemon_that_no_mail_flows_without_ends_the_server_if_it_keeps_dying(
+    own_directory: Path,
+) -> None:
     with Server(own_directory) as server:
         assert server.process is not None
-        process, killed = server.process, set()
+        process, killer = server.process, Killer(server, "postfix")
 
         def has_ended() -> bool:
-            current = main_process(server, "nginx")
-            if process.poll() is None and current and current not in killed:
-                killed.add(current)
-                kill(current)
+            if process.poll() is None:
+                killer.strike()
             return process.poll() is not None
 
         wait_for(has_ended, "the server to give up", timeout=30)
         assert process.returncode == 1
-        assert "devmail: nginx keeps dying (last with signal 9): the server ends" in server.log()
+        assert "devmail: postfix keeps dying (last with signal 9): the server ends" in server.log()
         wait_for(lambda: not server.processes(), "every daemon to be gone")
+
+
+@pytest.mark.parametrize("service", ["nginx", "php", "page"])
+def test_any_other_daemon_rests_if_it_keeps_dying(own_directory: Path, service: str) -> None:
+    with Server(own_directory, webmail="roundcube") as server:
+        killer = Killer(server, service)
+        rests = f"devmail: {service} keeps dying (last with signal 9): it is started again in 10 s"
+
+        def is_resting() -> bool:
+            killer.strike()
+            return rests in server.log()
+
+        wait_for(is_resting, "the daemon to rest", timeout=30)
+        send(server, "a@one.example", "b@two.example", "without it")
+        wait_for_message(server, "b@two.example", "without it")
+        if service == "php":
+            done = server.command("health")
+            assert done.returncode == 1
+            assert "https      it answers with the status 502" in done.stdout
+        if service == "page":
+            wait_for(lambda: server.processes("s6-ipcserverd"), "it to be back", timeout=30)
+            wait_for(server.is_healthy, "every service to work")
+        # A stop does not wait for one that rests.
+        assert server.stop() == 0
+        assert not server.processes()
 
 
 def test_a_stop_is_quick_quiet_and_leaves_nothing_behind(own_directory: Path) -> None:
