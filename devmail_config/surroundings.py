@@ -171,6 +171,13 @@ def _judge_state(settings: Settings, layout: Layout) -> Iterable[Problem]:
             "choose a directory outside of it, such as DEVMAIL_STATE_DIR=/var/lib/devmail",
         )
     yield from _judge_disk(settings, subject, existing)
+    # The supervisor's scripts are there.
+    if os.statvfs(existing).f_flag & os.ST_NOEXEC:
+        yield Problem(
+            subject,
+            f"programs in {existing} cannot be run: its file system is mounted with noexec",
+            f"mount it with exec, as in docker run --tmpfs {layout.state}:exec",
+        )
     for path in (layout.lock, layout.log):
         if fault := _foreign_file(path, layout):
             yield Problem(subject, fault, "choose a directory that is new or empty")

@@ -119,6 +119,14 @@ def mounted(own_directory: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", place], check=True)
 
 
+def test_a_disk_may_forbid_what_no_daemon_needs(mounted: Callable[[str], Path]) -> None:
+    """Nothing of it is a device or a set-user-id program; mailboxes are not run."""
+    place, mail = mounted("nosuid,nodev,mode=755"), mounted("noexec,nosuid,nodev,mode=755")
+    with Server(place, mail_dir=str(mail)) as server:
+        send(server, "a@one.example", "b@two.example", "here")
+        wait_for_message(server, "b@two.example", "here")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -126,6 +134,7 @@ def mounted(own_directory: Path) -> Iterator[Callable[[str], Path]]:
         ("nr_inodes=100,mode=755", "500 files are needed"),
         ("nr_inodes=1,mode=755", "and 0 files are free at"),
         ("ro,mode=755", "cannot be written to: Read-only file system"),
+        ("noexec,mode=755", "its file system is mounted with noexec\n    -> mount it with exec"),
         ("mode=700", "the users that the daemons run as cannot enter"),
     ],
 )
