@@ -12,11 +12,12 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from devmail_config.faults import DATA, END, FROM, LOGIN, RCPT, TO, Behaviour, Faults
 
@@ -135,19 +136,25 @@ class Service:
 
     @contextlib.contextmanager
     def _record(self, *key: str) -> Iterator[dict[str, Any]]:
-        """Give what is remembered under a key, to read and to change, to one process at a time."""
+        """Give what is remembered under a key, to read and to change, to one process at a time.
+
+        The file is replaced as a whole, so that a power cut leaves what was counted before.
+        """
         name = hashlib.sha256("\0".join(key).encode(errors="surrogateescape")).hexdigest()
-        with (self._directory / f"count-{name}").open("a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            # A power cut may have left half of it.
+        path = self._directory / f"count-{name}"
+        with _locked(path) as file:
+            # An earlier version wrote in place, and a power cut may have left half of it.
             try:
                 record = json.loads(file.read() or "{}")
             except ValueError:
                 record = {}
             yield record
-            file.truncate(0)
-            file.write(json.dumps(record))
+            new = path.with_suffix(".new")
+            with new.open("w", encoding="utf-8") as replacement:
+                replacement.write(json.dumps(record))
+                replacement.flush()
+                os.fsync(replacement.fileno())
+            new.replace(path)
 
     def forget_the_old(self) -> None:
         """Remove what nobody has asked about for a day."""
@@ -156,6 +163,26 @@ class Service:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[TextIO]:
+    """Open a file for one process at a time, although each may replace it."""
+    while True:
+        with path.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(path, file):
+                file.seek(0)
+                yield file
+                return
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    """Tell whether nobody has replaced or removed the file since it was opened."""
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _now() -> float:

@@ -48,6 +48,22 @@ def test_a_record_that_a_power_cut_broke_is_begun_anew(service: Service, tmp_pat
     assert service.answer(FIRST) == "DUNNO"
 
 
+def test_a_cut_while_a_record_is_written_leaves_the_one_before(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert service.answer(FIRST).startswith("450 ")
+    with monkeypatch.context() as cut:
+
+        def fail(_: int) -> None:
+            raise OSError("cut")
+
+        cut.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="cut"):
+            service.answer(FIRST)
+    # What was counted before counts still.
+    assert service.answer(FIRST) == "DUNNO"
+
+
 def test_a_rate_counts_the_last_minute(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "clock_gettime", lambda _: now)
