@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from devmail_config import debian
+from devmail_config import debian, durable
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.ownership import OwnDirectory
 
@@ -226,9 +226,7 @@ def _provide_salt(path: Path) -> None:
     except OSError:
         salt = b""
     if not salt.strip() or salt.startswith(_PUBLISHED_SALT):
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(_SALT_PREFIX + secrets.token_hex(48).encode())
+        durable.write(path, _SALT_PREFIX + secrets.token_hex(48).encode(), 0o600)
 
 
 def _unpack(archive: Path, sha256: str, directory: Path) -> None:

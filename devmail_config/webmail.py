@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from devmail_config import rainloop, surroundings, users
+from devmail_config import durable, rainloop, surroundings, users
 from devmail_config.directories import acting_as, give
 from devmail_config.errors import Problem
 from devmail_config.layout import Layout
@@ -141,7 +142,6 @@ def _prepare_roundcube(data: Path) -> None:
     for directory in (data, data / "sessions", data / "temp"):
         directory.mkdir(mode=0o700, exist_ok=True)
     key = data / "key"
-    if not key.exists():
-        # 32 characters, for AES-256. Whoever has it can read the passwords in the sessions.
-        key.touch(mode=0o600)
-        key.write_bytes(secrets.token_hex(16).encode())
+    # 32 characters, for AES-256. Whoever has it can read the passwords in the sessions.
+    if not key.exists() or not re.fullmatch(rb"[0-9a-f]{32}", key.read_bytes()):
+        durable.write(key, secrets.token_hex(16).encode(), 0o600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,19 @@ def test_rainloop_is_downloaded_before_its_packages_are_installed(
     native.install_webmail("rainloop", layout, machine(tmp_path), tmp_path / "release.zip")
     native.install_webmail("roundcube", layout, machine(tmp_path))
     assert steps == ["download", "packages", "unpack", "packages", "unpack", "packages"]
+
+
+@pytest.mark.parametrize("damaged", ["", "0123456789abcdef", "0" * 33, "ключ"])
+def test_a_key_that_a_power_cut_left_damaged_is_made_again(tmp_path: Path, damaged: str) -> None:
+    webmail._prepare_roundcube(tmp_path)
+    key = (tmp_path / "key").read_text()
+    webmail._prepare_roundcube(tmp_path)
+    assert (tmp_path / "key").read_text() == key
+    (tmp_path / "key").write_text(damaged)
+    webmail._prepare_roundcube(tmp_path)
+    made = (tmp_path / "key").read_text()
+    assert re.fullmatch("[0-9a-f]{32}", made)
+    assert made != key
 
 
 def test_the_admin_password_is_shown_nowhere() -> None:
