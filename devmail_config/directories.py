@@ -37,12 +37,12 @@ def make(layout: Layout, own: Iterable[OwnDirectory]) -> None:
     for directory in own:
         directory.claim()
     _own(layout.spool, "root", 0o755)
-    _own(layout.postfix_data, users.POSTFIX, 0o700)
-    counter = pwd.getpwnam(users.UNTRUSTED)
-    if layout.faults.stat().st_uid != counter.pw_uid:
-        # An earlier version counted as another user.
-        give(layout.faults, counter.pw_uid, counter.pw_gid)
-    _own(layout.faults, users.UNTRUSTED, 0o700)
+    # An earlier version counted faults as another user, and somebody may have given all away.
+    for path, name in ((layout.postfix_data, users.POSTFIX), (layout.faults, users.UNTRUSTED)):
+        user = pwd.getpwnam(name)
+        if path.stat().st_uid != user.pw_uid:
+            give(path, user.pw_uid, user.pw_gid)
+        _own(path, name, 0o700)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from devmail_config.users import MAIL, MAIL_GROUP
 from tests.helpers.clients import LOOPBACK, imap, messages, send, smtp, wait_for_message
 from tests.helpers.load import Load
 from tests.helpers.server import Server, kill
+from tests.helpers.session import deliver
 from tests.helpers.wait import wait_for
 
 
@@ -230,6 +231,25 @@ def touched(path: Path) -> int:
     """Give a file the time of this moment, and tell that."""
     path.touch()
     return path.stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("name", ["spool", "postfix", "faults"])
+def test_a_directory_that_somebody_gave_away_is_mended(own_directory: Path, name: str) -> None:
+    with Server(own_directory, bounce_after="1h") as server:
+        send(server, "a@one.example", "b@bad-domain.com", "waits")
+        wait_for(lambda: "bad-domain.com" in server.command("queue").stdout, "it to wait")
+        wait_for(lambda: "timed out" in server.command("queue").stdout, "the first try")
+        deliver(server, "joe@first-1.fault.test")
+        assert server.stop() == 0
+        subprocess.run(["chown", "-R", "root:root", own_directory / name], check=True)
+        subprocess.run(["chmod", "-R", "755", own_directory / name], check=True)
+        server.start()
+        send(server, "a@one.example", "b@two.example", "after")
+        wait_for_message(server, "b@two.example", "after")
+        assert deliver(server, "joe@first-1.fault.test").last.code == 250
+        assert server.command("queue", "expire").returncode == 0
+        wait_for_message(server, "a@one.example", "Undelivered")
+        assert "warning" not in server.log()
 
 
 def test_mail_flows_while_the_web_server_hangs(own_directory: Path) -> None:

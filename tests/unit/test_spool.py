@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import grp
+import os
+import pwd
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,41 +18,72 @@ LIST = """\
 $config_directory:d:root:-:755:u
 $queue_directory:d:root:-:755:uc
 $queue_directory/active:d:$mail_owner:-:700:ucr
+$queue_directory/defer:d:$mail_owner:-:700:ucr
 $queue_directory/public:d:$mail_owner:$setgid_group:710:uc
 $daemon_directory/smtpd:f:root:-:755
 """
 
 
-@pytest.fixture
-def owners(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[str]]:
-    """Who was given what, instead of giving it."""
-    given: dict[str, list[str]] = {}
+@pytest.fixture(autouse=True)
+def everyone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[str]:
+    """Be every user and group of the list, and tell who was asked for."""
+    asked: set[str] = set()
 
-    def chown(path: Path, user: str | None = None, group: str | None = None) -> None:
-        given.setdefault(path.name, []).append(user or f":{group}")
+    def find(name: str) -> SimpleNamespace:
+        asked.add(name)
+        return SimpleNamespace(pw_uid=os.getuid(), gr_gid=os.getgid())
 
-    monkeypatch.setattr(shutil, "chown", chown)
+    monkeypatch.setattr(pwd, "getpwnam", find)
+    monkeypatch.setattr(grp, "getgrnam", find)
     listing = tmp_path / "postfix-files"
     listing.write_text(LIST)
     monkeypatch.setattr(spool, "_LIST", listing)
-    return given
+    return asked
 
 
-def test_what_is_missing_is_made_as_postfix_wants_it(
-    tmp_path: Path, owners: dict[str, list[str]]
-) -> None:
+def modes(directory: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(directory)): stat.S_IMODE(path.lstat().st_mode)
+        for path in directory.rglob("*")
+    }
+
+
+def test_what_is_missing_is_made_as_postfix_wants_it(tmp_path: Path, everyone: set[str]) -> None:
     queue = tmp_path / "spool"
-    queue.mkdir()
     spool.make(queue)
-    assert owners == {"active": ["postfix"], "public": ["postfix", ":postdrop"]}
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in queue.iterdir()}
-    assert modes == {"active": 0o700, "public": 0o710}
+    assert everyone == {"root", "postfix", "postdrop"}
+    assert modes(queue) == {"active": 0o700, "defer": 0o700, "public": 0o710}
 
 
-def test_what_is_there_stays_as_it_is(tmp_path: Path, owners: dict[str, list[str]]) -> None:
+def test_what_is_good_stays_as_it_is(tmp_path: Path) -> None:
     queue = tmp_path / "spool"
-    (queue / "active").mkdir(parents=True, mode=0o755)
-    (queue / "active" / "message").touch()
     spool.make(queue)
-    assert "active" not in owners
-    assert (queue / "active" / "message").exists()
+    (queue / "active" / "message").touch(mode=0o640)
+    spool.make(queue)
+    assert modes(queue)["active/message"] == 0o640
+
+
+def test_what_somebody_has_opened_is_closed_with_all_that_is_in_it(tmp_path: Path) -> None:
+    queue, elsewhere = tmp_path / "spool", tmp_path / "elsewhere"
+    spool.make(queue)
+    elsewhere.touch(mode=0o644)
+    (queue / "defer" / "A").mkdir()
+    for name in ("active/message", "defer/A/reason", "public/other"):
+        (queue / name).touch()
+    for path in queue.rglob("*"):
+        path.chmod(0o755)
+    (queue / "active" / "link").symlink_to(elsewhere)
+    spool.make(queue)
+    found = modes(queue)
+    assert found.pop("active/link")
+    assert found == {
+        "active": 0o700,
+        "active/message": 0o700,
+        "defer": 0o700,
+        "defer/A": 0o700,
+        "defer/A/reason": 0o600,
+        # Postfix's list has nothing to say about what is in this one.
+        "public": 0o710,
+        "public/other": 0o755,
+    }
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
