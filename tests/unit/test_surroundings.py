@@ -283,6 +283,7 @@ def test_a_full_disk_is_refused(
 ) -> None:
     class Disk:
         f_blocks, f_bavail, f_frsize, f_files, f_favail = 10**9, blocks, 4096, 10**7, files
+        f_flag = 0
 
     def statvfs(_: Any) -> type[Disk]:
         return Disk
