@@ -203,10 +203,14 @@ def up() -> None:
     native.choose_state_directory(settings, _working_directory())
     layout = Layout.of(settings, _working_directory())
     native.provide_webmail(settings, layout, Machine())
+    native.recover(layout)
     if surroundings.running_server(layout) is None:
         # The server will judge for itself; this is to say what is wrong here, not in its log.
-        _stop_if(_judge(settings, layout))
-        _echo_news(tls.news(settings, layout, datetime.now(UTC)))
+        problems = _judge(settings, layout)
+        # Unless what is in the way is a server that was started at the same moment.
+        if surroundings.running_server(layout) is None:
+            _stop_if(problems)
+            _echo_news(tls.news(settings, layout, datetime.now(UTC)))
     native.start(settings, layout, [sys.executable, "-m", "devmail_config"])
     click.echo(summary(settings, layout, Machine()))
     click.echo(f"  state      {layout.state}\n")

@@ -17,7 +17,7 @@ from typing import BinaryIO, NoReturn
 
 import click
 
-from devmail_config import debian, health, rainloop, surroundings, webmail
+from devmail_config import debian, health, processes, rainloop, surroundings, webmail
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings
@@ -158,6 +158,7 @@ def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
 
     Raises ``DevmailError`` with the end of the log when it does not come up.
     """
+    _wait_for_one_that_ends(layout)
     if surroundings.running_server(layout) is not None:
         click.echo("the server is already running")
         process = None
@@ -176,11 +177,37 @@ def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
     try:
         for line in health.progress(settings, layout, _START_TIMEOUT):
             if process and process.poll() is not None:
-                _fail(layout, log_start, f"ended with status {process.returncode}")
+                if surroundings.running_server(layout) is None:
+                    _fail(layout, log_start, f"ended with status {process.returncode}")
+                # Another one was started at the same moment, and was faster.
+                process = None
+            if not process and surroundings.running_server(layout) is None:
+                _fail(layout, log_start, "has ended")
             if line:
                 click.echo(line)
     except TimeoutError as error:
         _fail(layout, log_start, f"does not work after {_START_TIMEOUT:.0f} s: {error}")
+
+
+def recover(layout: Layout) -> None:
+    """End what a server has left whose supervisor was killed: it would keep the ports."""
+    process = surroundings.running_server(layout)
+    try:
+        if process is not None and processes.holds(process, layout.lock):
+            return
+    except PermissionError:
+        return
+    if names := processes.end(layout):
+        click.echo(f"ended what a supervisor that is gone has left: {', '.join(names)}")
+
+
+def _wait_for_one_that_ends(layout: Layout) -> None:
+    """Let a server that has been told to stop come to its end."""
+    limit = time.monotonic() + _STOP_TIMEOUT
+    while surroundings.running_server(layout) is not None and time.monotonic() < limit:
+        if not (layout.scan_directory / "stopping").exists():
+            return
+        time.sleep(_POLL_INTERVAL / 2)
 
 
 def _open_log(path: Path) -> BinaryIO:
@@ -209,24 +236,38 @@ def _fail(layout: Layout, log_start: int, fault: str) -> NoReturn:
 
 def stop(layout: Layout) -> None:
     """Stop the server and wait for its last process to end; all is well if none is running."""
-    process = surroundings.running_server(layout)
-    if process is None:
+    began = time.monotonic()
+    was_running = _stop_supervisor(layout)
+    # None is left, unless the supervisor itself was killed.
+    if names := processes.end(layout):
+        click.echo(f"ended what a supervisor that is gone has left: {', '.join(names)}")
+    if (process := surroundings.running_server(layout)) is not None:
+        raise DevmailError(
+            [Problem(f"process {process}", "does not stop", f"kill -KILL {process}")]
+        )
+    if was_running or names:
+        click.echo(f"stopped ({time.monotonic() - began:.1f} s)")
+    else:
         click.echo(f"no server is running on {layout.state}")
-        return
+
+
+def _stop_supervisor(layout: Layout) -> bool:
+    """End a server in order, if its supervisor is there; tell whether one was."""
+    process = surroundings.running_server(layout)
     try:
+        if process is None or not processes.holds(process, layout.lock):
+            return False
         os.kill(process, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
     except PermissionError:
         raise DevmailError(
             [Problem(f"process {process}", "belongs to another user", "stop it as that user")]
         ) from None
-    began = time.monotonic()
-    while surroundings.running_server(layout) is not None:
-        if time.monotonic() - began > _STOP_TIMEOUT:
-            raise DevmailError(
-                [Problem(f"process {process}", "does not stop", f"kill -KILL {process}")]
-            )
+    limit = time.monotonic() + _STOP_TIMEOUT
+    while surroundings.running_server(layout) == process and time.monotonic() < limit:
         time.sleep(_POLL_INTERVAL / 2)
-    click.echo(f"stopped ({time.monotonic() - began:.1f} s)")
+    return True
 
 
 def follow_log(layout: Layout) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from devmail_config.services import LISTENERS
 from tests.helpers.clients import send, wait_for_message
 from tests.helpers.namespace import Outside, in_own_network
-from tests.helpers.server import DEVMAIL, ROOT, Server, run_devmail
+from tests.helpers.server import DEVMAIL, ROOT, Server, kill, run_devmail
 from tests.helpers.wait import wait_for
 
 
@@ -79,6 +81,70 @@ def follow_log_until(text: str, server: Server) -> str:
                 break
         logs.terminate()
     return "".join(shown)
+
+
+def supervisor(server: Server) -> int:
+    (found,) = server.processes("s6-svscan")
+    return found
+
+
+def test_a_server_whose_supervisor_was_killed_is_ended_by_down(background: Server) -> None:
+    server = background
+    assert server.command("up").returncode == 0
+    kill(supervisor(server))
+    # Somebody who looks at it is none of its processes.
+    with subprocess.Popen(["sleep", "60"], cwd=server.state / "run" / "supervisor") as visitor:
+        down = server.command("down")
+        assert visitor.poll() is None
+        visitor.kill()
+    assert (down.returncode, down.stderr) == (0, "")
+    said, stopped = down.stdout.splitlines()
+    assert said.startswith("ended what a supervisor that is gone has left: ")
+    assert {"dovecot", "master", "nginx", "s6-supervise"} <= set(
+        said.partition(": ")[2].split(", ")
+    )
+    assert stopped.startswith("stopped (")
+    assert not server.processes()
+    down = server.command("down")
+    assert (down.returncode, down.stdout) == (0, f"no server is running on {server.state}\n")
+
+
+def test_a_server_whose_supervisor_was_killed_is_replaced_by_up(background: Server) -> None:
+    server = background
+    assert server.command("up").returncode == 0
+    before = {one: server.processes(one) for one in ("s6-svscan", "master", "dovecot", "nginx")}
+    kill(supervisor(server))
+    up = server.command("up")
+    assert (up.returncode, up.stderr) == (0, "")
+    assert up.stdout.startswith("ended what a supervisor that is gone has left: ")
+    for name, processes in before.items():
+        now = server.processes(name)
+        assert now
+        assert not set(now) & set(processes)
+    assert server.command("health").returncode == 0
+
+
+def test_several_up_at_the_same_moment_all_come_to_the_same_server(background: Server) -> None:
+    server = background
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            done = list(pool.map(lambda _: server.command("up"), range(3)))
+        assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 3
+        assert len(server.processes("s6-svscan")) == 1
+        assert server.command("down").returncode == 0
+
+
+def test_up_waits_for_a_server_that_is_on_its_way_down(background: Server) -> None:
+    server = background
+    assert server.command("up").returncode == 0
+    before = supervisor(server)
+    stopping = server.state / "run" / "supervisor" / "stopping"
+    os.kill(before, signal.SIGTERM)
+    wait_for(stopping.exists, "the stop to begin", interval=0.001)
+    up = server.command("up")
+    assert (up.returncode, up.stderr) == (0, "")
+    assert supervisor(server) != before
+    assert server.command("health").returncode == 0
 
 
 def test_up_with_a_taken_port_says_so_itself(background: Server) -> None:

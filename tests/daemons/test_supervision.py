@@ -74,6 +74,24 @@ def test_smtp_is_back_when_dovecot_is(own_directory: Path) -> None:
                 held.enter_context(smtp(server, "a@one.example"))
 
 
+@pytest.mark.parametrize("service", [service.name for service in SERVICES])
+def test_a_daemon_whose_own_supervisor_is_killed_is_not_there_twice(
+    own_directory: Path, service: str
+) -> None:
+    with Server(own_directory) as server:
+        before = main_process(server, service)
+        keeper = int(Path(f"/proc/{before}/stat").read_text().rpartition(")")[2].split()[1])
+        kill(keeper)
+        wait_for(
+            lambda: main_process(server, service) not in (0, before), f"{service} to run again"
+        )
+        wait_for(server.is_healthy, "every service to work")
+        assert before not in server.processes()
+        assert "keeps dying" not in server.log()
+        assert server.stop() == 0
+        assert not server.processes()
+
+
 class Killer:
     """Kills a daemon whenever it is there again."""
 

@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from devmail_config import native, surroundings
+from devmail_config import native, processes, surroundings
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
 from devmail_config.settings import Settings, load
@@ -236,7 +236,8 @@ def test_a_server_that_does_not_stop_is_told(
     layout: Layout, running: IO[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "_STOP_TIMEOUT", 0.01)
-    with subprocess.Popen(["sleep", "60"]) as stand_in:
+    # Has the lock open, as the supervisor has.
+    with subprocess.Popen(["sleep", "60"], stdin=running) as stand_in:
         say_who(running, stand_in.pid)
         with pytest.raises(DevmailError) as caught:
             native.stop(layout)
@@ -248,11 +249,11 @@ def test_a_server_that_does_not_stop_is_told(
 def test_a_server_of_another_user_is_told(
     layout: Layout, running: IO[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: int) -> None:
+    def refuse(*_: object) -> bool:
         raise PermissionError(1, "Operation not permitted")
 
     say_who(running, 4321)
-    monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(processes, "holds", refuse)
     with pytest.raises(DevmailError) as caught:
         native.stop(layout)
     assert caught.value.problems == (
