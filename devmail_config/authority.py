@@ -16,7 +16,6 @@ certificate, and Go refuses a critical extension with any form but these four.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from devmail_config import durable
 
 if TYPE_CHECKING:
     # cryptography 38 does not have this name yet.
@@ -86,7 +87,7 @@ def ensure(directory: Path, names: Iterable[str], now: datetime) -> Material:
     names = tuple(names)
     material = Material.below(directory)
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if fault(directory, names, now) or not material.ca.exists():
+    if fault(directory, names, now) or not _is_there(material.ca):
         _make_ca(material, names, now)
     (directory / _OLD_CA_KEY).unlink(missing_ok=True)
     signer = _read_signer(material)
@@ -104,12 +105,12 @@ def fault(directory: Path, names: Iterable[str], now: datetime) -> str | None:
     files = (material.ca, material.signer, material.signer_key)
     if not any(path.exists() for path in (*files, directory / _OLD_CA_KEY)):
         return None
-    if not material.ca.exists():
+    if not _is_there(material.ca):
         return f"{material.ca.name} is lost"
     ca = _read_ca(material)
     if not _is_for_servers_only(ca):
         return "an earlier version of devmail made it, and its key can sign anyone's e-mail"
-    if lost := [path.name for path in files if not path.exists()]:
+    if lost := [path.name for path in files if not _is_there(path)]:
         return f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} lost"
     if lacking := _constraints(names) - _permitted(ca):
         return f"it may not sign for {', '.join(sorted(str(one.value) for one in lacking))}"
@@ -172,6 +173,14 @@ def is_key_of(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
     return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
 
 
+def _is_there(path: Path) -> bool:
+    """Tell whether there is anything in a file; a power cut may have left it empty."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def _make_ca(material: Material, names: Iterable[str], now: datetime) -> None:
     # The date tells two development CAs apart in a browser's list.
     made = f"made {now:%Y-%m-%d %H:%M:%S}"
@@ -198,10 +207,10 @@ def _make_ca(material: Material, names: Iterable[str], now: datetime) -> None:
         )
         .sign(ca_key, hashes.SHA256())
     )
-    _write(material.signer_key, _private_pem(signer_key), 0o600)
-    _write(material.signer, _pem(signer), 0o644)
+    durable.write(material.signer_key, _private_pem(signer_key), 0o600)
+    durable.write(material.signer, _pem(signer), 0o644)
     # Last, because it is what a start that comes after an interrupted one judges.
-    _write(material.ca, _pem(ca), 0o644)
+    durable.write(material.ca, _pem(ca), 0o644)
 
 
 def _make_certificate(
@@ -225,8 +234,8 @@ def _make_certificate(
         )
         .sign(signer_key, hashes.SHA256())
     )
-    _write(material.key, _private_pem(key), 0o600)
-    _write(material.certificate, _pem(certificate) + _pem(signer), 0o644)
+    durable.write(material.key, _private_pem(key), 0o600)
+    durable.write(material.certificate, _pem(certificate) + _pem(signer), 0o644)
 
 
 def _read_ca(material: Material) -> x509.Certificate:
@@ -375,13 +384,3 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write so that no reader ever sees half a file, nor a private key with a wider mode."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        os.fchmod(file.fileno(), mode)
-    temporary.replace(path)

@@ -447,7 +447,8 @@ def test_our_own_certificate_is_made_again_when_it_is_not_what_it_was(
         ("ca.cert.pem", "ca.cert.pem is not a CA that devmail made"),
     ],
 )
-@pytest.mark.parametrize("content", NOT_WHAT_IT_WAS)
+# One that is empty is what a power cut left, see test_authority.
+@pytest.mark.parametrize("content", NOT_WHAT_IT_WAS[1:])
 def test_our_own_ca_is_not_replaced_without_asking(
     nothing_mounted: Settings, tmp_path: Path, name: str, fault: str, content: bytes
 ) -> None:
