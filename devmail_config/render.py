@@ -65,6 +65,8 @@ class RenderedFile:
 
     content: str | bytes
     executable: bool = False
+    # Whether it comes out differently each time although it means the same, as with a random salt.
+    varies: bool = False
 
 
 Tree = Mapping[PurePosixPath, RenderedFile]
@@ -180,7 +182,7 @@ def update(tree: Tree, directory: Path, created_at: float) -> Update:
     for path, file in tree.items():
         target = directory / path
         content = target.read_bytes() if target.exists() else None
-        if content == _octets(file):
+        if content == _octets(file) or (content is not None and file.varies):
             continue
         changed.add(path)
         if content is not None:
@@ -261,7 +263,7 @@ def _downloads(tls: TlsFiles) -> Tree:
     return {
         pages / "ca.crt": RenderedFile(tls.ca_pem),
         pages / "ca.der": RenderedFile(tls.ca_der),
-        pages / "ca.p12": RenderedFile(tls.ca_p12),
+        pages / "ca.p12": RenderedFile(tls.ca_p12, varies=True),
     }
 
 

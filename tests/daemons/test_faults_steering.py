@@ -172,6 +172,8 @@ def test_a_reload_leaves_alone_the_daemons_that_nothing_changed_for(own_director
         Server(own_directory, config=str(config)) as server,
         imaplib.IMAP4(LOOPBACK, server.port("imap"), timeout=20) as client,
     ):
+        none = server.command("reload").stdout
+        assert none == "devmail: reloaded, 0 files of the configuration have changed\n"
         config.write_text("bounce_after: 1h\nfaults:\n  to.example: reject\n")
         assert server.command("reload").returncode == 0
         wait_for(lambda: deliver(server, "joe@to.example").last.code == 550, "the new rule")

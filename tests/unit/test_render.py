@@ -315,11 +315,21 @@ def test_a_tree_is_written_with_its_modes_and_dates_into_an_emptied_directory(
 
 
 def test_an_update_replaces_what_has_changed_and_removes_nothing(tmp_path: Path) -> None:
-    one, two, new = map(PurePosixPath, ("a/one", "a/two", "b/new"))
-    render.write({one: RenderedFile("1"), two: RenderedFile("2")}, tmp_path, 1000.0)
+    one, two, new, salted = map(PurePosixPath, ("a/one", "a/two", "b/new", "a/salted"))
+    before: render.Tree = {
+        one: RenderedFile("1"),
+        two: RenderedFile("2"),
+        salted: RenderedFile("salt", varies=True),
+    }
+    render.write(before, tmp_path, 1000.0)
     (tmp_path / "a" / "socket").touch()
     untouched = (tmp_path / one).stat().st_ino
-    tree = {one: RenderedFile("1"), two: RenderedFile("zwei"), new: RenderedFile("3")}
+    tree = {
+        one: RenderedFile("1"),
+        two: RenderedFile("zwei"),
+        new: RenderedFile("3"),
+        salted: RenderedFile("other salt", varies=True),
+    }
     update = render.update(tree, tmp_path, 2000.0)
     assert update.changed == {two, new}
     assert update.before == {two: RenderedFile(b"2")}
