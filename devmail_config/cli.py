@@ -133,7 +133,7 @@ def settings() -> None:
 @click.option("--wait", type=float, default=0.0, help="Wait so many seconds for all to work.")
 def health(wait: float) -> None:
     """Use every service for real; the exit status is 0 when all of them work."""
-    from devmail_config.health import examine
+    from devmail_config.health import examine, examine_storage
 
     settings, layout = _settings()
     if wait:
@@ -151,7 +151,8 @@ def health(wait: float) -> None:
             ]
         )
     sick = False
-    for verdict in examine(settings, files, surroundings.available_addresses(settings)):
+    addresses = surroundings.available_addresses(settings)
+    for verdict in (*examine(settings, files, addresses), *examine_storage(settings, layout)):
         click.echo(verdict)
         sick = sick or verdict.fault is not None
     sys.exit(1 if sick else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import imaplib
+import os
 import poplib
 import smtplib
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from devmail_config import surroundings, tls
+from devmail_config import queue, surroundings, tls
 from devmail_config.layout import Layout
 from devmail_config.render import reachable
 from devmail_config.services import HEALTH_CHECK, HEALTH_CHECK_ADDRESS, LISTENERS, Listener
@@ -23,6 +24,8 @@ from devmail_config.tls import TlsFiles
 # Seconds. A server that takes longer than this is not well.
 _TIMEOUT = 5.0
 _POLL_INTERVAL = 0.1
+# RFC 5321, section 4.2.3.
+_OK = 250
 _FAULTS = (
     OSError,
     smtplib.SMTPException,
@@ -34,13 +37,13 @@ _FAULTS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found about one listener; ``fault`` is None when it works."""
+    """What was found about a listener, or what lies behind all; ``fault`` is None if it works."""
 
-    listener: Listener
+    name: str
     fault: str | None
 
     def __str__(self) -> str:
-        return f"{self.listener.name:<11}{self.fault or 'ok'}"
+        return f"{self.name:<11}{self.fault or 'ok'}"
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,9 @@ def progress(settings: Settings, layout: Layout, timeout: float) -> Iterator[str
                 if verdict.fault:
                     fault = str(verdict)
                     break
-                if verdict.listener.name not in working:
-                    working.add(verdict.listener.name)
-                    yield f"  {verdict.listener.name} works ({time.monotonic() - began:.1f} s)"
+                if verdict.name not in working:
+                    working.add(verdict.name)
+                    yield f"  {verdict.name} works ({time.monotonic() - began:.1f} s)"
         if fault:
             if time.monotonic() - began > timeout:
                 raise TimeoutError(fault)
@@ -93,12 +96,50 @@ def examine(settings: Settings, files: TlsFiles, addresses: tuple[str, ...]) -> 
         try:
             _CHECKS[listener.protocol](listener, target)
         except _FAULTS as error:
-            return Verdict(listener, _in_words(error))
-        return Verdict(listener, None)
+            return Verdict(listener.name, _in_words(error))
+        return Verdict(listener.name, None)
 
     # At the same time, so that even services that all hang are reported within one timeout.
     with ThreadPoolExecutor(len(LISTENERS)) as pool:
         yield from pool.map(check, LISTENERS)
+
+
+def examine_storage(settings: Settings, layout: Layout) -> Iterator[Verdict]:
+    """Look at what clients do not see: whether there is room for mail, and what is not delivered.
+
+    For whoever may look there: root, or nothing is found about the queue.
+    """
+    disk = os.statvfs(layout.mail if layout.mail.exists() else layout.state)
+    free = disk.f_bavail * disk.f_frsize
+    fault = None
+    if free < settings.message_size_limit or (disk.f_files and not disk.f_favail):
+        fault = (
+            f"the disk is full: {free // 1024**2} MiB and {disk.f_favail} files are free at "
+            f"{layout.mail}, which the largest message would not fit into"
+        )
+    yield Verdict("mailboxes", fault)
+    yield Verdict("queue", _delayed_here(layout) if _something_is_deferred(layout) else None)
+
+
+def _something_is_deferred(layout: Layout) -> bool:
+    try:
+        return any(path.is_file() for path in (layout.spool / "deferred").rglob("*"))
+    except PermissionError:
+        return False
+
+
+def _delayed_here(layout: Layout) -> str | None:
+    """Say what is not delivered, although nobody asked for that: by our own daemons."""
+    reasons = [
+        reason
+        for message in queue.listing(layout)[1]
+        for _, reason in message.recipients
+        # Dovecot's socket, or the program that delivers to rare addresses.
+        if str(layout.run) in reason or reason.startswith("temporary failure")
+    ]
+    if not reasons:
+        return None
+    return f"not delivered, and tried again: {len(reasons)}; the oldest: {reasons[0]}"
 
 
 def _in_words(error: Exception) -> str:
@@ -189,6 +230,10 @@ def _check_smtp(listener: Listener, target: _Target) -> None:
         if listener.tls == "starttls":
             client.starttls(context=target.context)
         client.login(target.login, HEALTH_CHECK)
+        # No message begins here, and no rule for a sender fits; but a full disk refuses it.
+        code, answer = client.mail("")
+        if code != _OK:
+            raise smtplib.SMTPResponseException(code, answer)
 
 
 def _check_imap(listener: Listener, target: _Target) -> None:

@@ -87,7 +87,7 @@ SERVICES = (
         waits_for=("dovecot/base/postfix-auth", "dovecot/base/lmtp"),
         routine=(
             rf": connect from [^ ]*\[{HEALTH_CHECK_ADDRESS}\]$",
-            rf": disconnect from [^ ]*\[{HEALTH_CHECK_ADDRESS}\] .* auth=1 quit=1 ",
+            rf": disconnect from [^ ]*\[{HEALTH_CHECK_ADDRESS}\] .* auth=1 mail=1 quit=1 ",
         ),
     ),
     Service(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,20 @@ def own_directory() -> Iterator[Path]:
     path = state_directory()
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def mounted(own_directory: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount file systems with options of tmpfs, each elsewhere."""
+    places: list[Path] = []
+
+    def mount(options: str) -> Path:
+        place = own_directory / f"mounted{len(places)}"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", place], check=True)

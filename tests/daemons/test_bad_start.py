@@ -102,23 +102,6 @@ def test_a_bad_setting(own_directory: Path, settings: dict[str, str], messages: 
 # --- The machine ---
 
 
-@pytest.fixture
-def mounted(own_directory: Path) -> Iterator[Callable[[str], Path]]:
-    """Mount file systems with faults."""
-    places: list[Path] = []
-
-    def mount(options: str) -> Path:
-        place = own_directory / f"mounted{len(places)}"
-        place.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
-        places.append(place)
-        return place
-
-    yield mount
-    for place in places:
-        subprocess.run(["umount", place], check=True)
-
-
 def test_a_disk_may_forbid_what_no_daemon_needs(mounted: Callable[[str], Path]) -> None:
     """Nothing of it is a device or a set-user-id program; mailboxes are not run."""
     place, mail = mounted("nosuid,nodev,mode=755"), mounted("noexec,nosuid,nodev,mode=755")

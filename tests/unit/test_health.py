@@ -75,7 +75,7 @@ def test_a_fault_is_said_in_words(tmp_path: Path, greeting: bytes, said: dict[st
     authority.ensure(tmp_path / "tls", ["mail.localhost"], datetime.now(UTC))
     files = tls.planned(settings, Layout.of(settings, tmp_path))
     with everywhere(settings.port_offset, greeting):
-        found = {one.listener.name: one.fault for one in examine(settings, files, (LOOPBACK,))}
+        found = {one.name: one.fault for one in examine(settings, files, (LOOPBACK,))}
     assert {name: fault for name, fault in found.items() if name in said} == said
 
 
@@ -88,6 +88,6 @@ def test_a_certificate_of_someone_else_is_named_as_the_fault(tmp_path: Path) -> 
     context.load_cert_chain(stranger.certificate, stranger.key)
     files = tls.planned(settings, Layout.of(settings, tmp_path))
     with everywhere(settings.port_offset, b"", context):
-        found = {one.listener.name: one.fault for one in examine(settings, files, (LOOPBACK,))}
+        found = {one.name: one.fault for one in examine(settings, files, (LOOPBACK,))}
     assert found["imaps"] is not None
     assert found["imaps"].startswith("its certificate is not trusted: ")
