@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from devmail_config import durable, rainloop, surroundings, users
 from devmail_config.directories import acting_as, give
@@ -27,6 +28,16 @@ _LISTS = Path(__file__).parent.parent
 _KNOWN = ("rainloop", "roundcube")
 # The document root of Debian's package, with nothing in it but what browsers may see.
 _ROUNDCUBE = Path("/var/lib/roundcube/public_html")
+# What its links there lead to: Debian's own scripts, and their configuration.
+_ROUNDCUBE_LIBRARIES = (
+    Path("/usr/share/roundcube"),
+    Path("/usr/share/php"),
+    Path("/etc/roundcube/defaults.inc.php"),
+    Path("/etc/roundcube/plugins"),
+    # The dates of these files are part of their addresses in a page.
+    Path("/usr/share/javascript"),
+    Path("/usr/share/nodejs/bootstrap"),
+)
 _ROUNDCUBE_EXTENSIONS = (
     *("pdo", "xml", "ctype", "dom", "exif", "fileinfo", "iconv", "intl", "mbstring"),
     *("pdo_sqlite", "simplexml", "zip"),
@@ -44,6 +55,20 @@ class Webmail:
     root: Path
     # Extensions of PHP that it uses, in the order in which they must be loaded.
     extensions: tuple[str, ...]
+    # Where it reads from besides its root, most of all the first.
+    libraries: tuple[Path, ...] = ()
+
+    # After these, a request has failed.
+    REQUEST_SECONDS: ClassVar[int] = 30
+
+    def reaches(self, layout: Layout) -> tuple[Path, ...]:
+        """List all that its scripts may read or write; PHP goes through it file by file."""
+        config, php = layout.config(self.name), layout.config("php")
+        if self.name == "roundcube":
+            data = layout.webmail_data / "roundcube"
+            scripts, others = self.libraries[:1], self.libraries[1:]
+            return (*scripts, config, data, *others, self.root.parent, php)
+        return (self.root, layout.webmail_data, config, php)
 
 
 def packages(name: str) -> list[str]:
@@ -111,7 +136,7 @@ def lacks(name: str, layout: Layout, machine: Machine) -> list[str]:
 def _installed(name: str, layout: Layout) -> Webmail:
     if name == "rainloop":
         return Webmail(name, "RainLoop", layout.rainloop, _RAINLOOP_EXTENSIONS)
-    return Webmail(name, "Roundcube", _ROUNDCUBE, _ROUNDCUBE_EXTENSIONS)
+    return Webmail(name, "Roundcube", _ROUNDCUBE, _ROUNDCUBE_EXTENSIONS, _ROUNDCUBE_LIBRARIES)
 
 
 def prepare(webmail: Webmail, settings: Settings, layout: Layout) -> None:
