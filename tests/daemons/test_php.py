@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import statistics
@@ -11,11 +12,14 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from devmail_config.webmail import Webmail
+from tests.helpers.clients import messages, smtp, wait_for_message
 from tests.helpers.fastcgi import run_script
 from tests.helpers.roundcube import Session
 from tests.helpers.server import Server, state_directory
@@ -362,3 +366,58 @@ def test_wrong_passwords_have_no_limit_and_no_delay(roundcube: Server) -> None:
     assert Session(roundcube).ask("POST", f"/as/{login}").status == 303
     # The second that it would wait.
     assert min(wrong) < 10 * statistics.mean(right)
+
+
+# --- Time ----------------------------------------------------------------------------------------
+
+READER = "many.parts@x.test"
+LIMIT = Webmail.REQUEST_SECONDS
+# 2 MB, so that a faster machine is not done in time.
+PARTS = 200_000
+
+
+def send_many_parts(server: Server) -> None:
+    head = (
+        f"From: {READER}\r\nTo: {READER}\r\nSubject: many parts\r\nMIME-Version: 1.0\r\n"
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    )
+    with smtp(server, READER) as client:
+        client.sendmail(READER, [READER], head + "--b\r\n\r\nx\r\n" * PARTS)
+    wait_for_message(server, READER, "many parts")
+
+
+def test_a_message_that_takes_too_long_ends_in_words(roundcube: Server) -> None:
+    send_many_parts(roundcube)
+    session = Session(roundcube)
+    session.open(READER)
+    with ThreadPoolExecutor() as pool:
+        began = time.monotonic()
+        path = "/?_task=mail&_mbox=INBOX&_uid=1&_action=preview&_framed=1"
+        opening = pool.submit(session.ask, "GET", path, timeout=4 * LIMIT)
+        others = 0
+        while not opening.done():
+            Session(roundcube).open(f"other{others}@x.test")
+            others += 1
+        answer, seconds = opening.result(), time.monotonic() - began
+    assert answer.status == 504
+    assert "The webmail gave no answer" in answer.text
+    assert f"It took longer than {LIMIT} seconds and was stopped" in answer.text
+    assert f"port {roundcube.port('imaps')} or {roundcube.port('imap')}" in answer.text
+    assert LIMIT - 1 < seconds < LIMIT + 5
+    assert others > 10
+    # The worker, which holds the session, has ended: the same user goes on.
+    assert session.ask("GET", "/?_task=mail&_mbox=Sent", timeout=LIMIT).status == 200
+    ended = (
+        r"request: \"GET /index.php\?\S+_uid=1&\S+\"\) execution timed out|Maximum execution time"
+    )
+    assert re.search(ended, roundcube.log())
+    assert messages(roundcube, READER)
+
+
+def test_no_request_takes_longer_whatever_it_does(server: Server, places: Places) -> None:
+    """It waits, which costs no time of the processor."""
+    began = time.monotonic()
+    with pytest.raises(ConnectionResetError):
+        run_in_fpm(server, places, "<?php while (true) { usleep(100000); }")
+    assert LIMIT <= time.monotonic() - began < LIMIT * 4 / 3 + 5
+    assert run_in_fpm(server, places, "<?php echo 'works';") == "works"
