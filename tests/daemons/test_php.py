@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -23,24 +22,15 @@ from tests.helpers.clients import messages, smtp, wait_for_message
 from tests.helpers.fastcgi import run_script
 from tests.helpers.roundcube import Session
 from tests.helpers.server import Server, state_directory
-from tests.helpers.webmail import install_rainloop
+from tests.helpers.webmail import installed_webmails, server_with
 
-ARCHIVE = os.environ.get("DEVMAIL_TEST_RAINLOOP")
 SECRET = "an open secret"  # noqa: S105 - what must not be read
 
 
-@pytest.fixture(scope="module", params=[*(["rainloop"] if ARCHIVE else []), "roundcube"])
+@pytest.fixture(scope="module", params=installed_webmails())
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server with one of the webmails."""
-    if request.param == "roundcube":
-        with Server(None, webmail="roundcube") as running:
-            yield running
-        return
-    directory = state_directory()
-    install_rainloop(directory / "app", Path(ARCHIVE or ""))
-    with Server(None, webmail="rainloop", rainloop_dir=str(directory / "app")) as running:
+    with server_with(request.param) as running:
         yield running
-    shutil.rmtree(directory)
 
 
 # --- Which functions of PHP get through ----------------------------------------------------------

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
+import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +21,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwrig
 
 from devmail_config import rainloop
 from tests.helpers.clients import local_part
-from tests.helpers.server import HOSTNAME, Server
+from tests.helpers.server import HOSTNAME, Server, state_directory
 
 CHROMIUM = Path("/usr/bin/chromium")
 # What a browser says about an address that was typed, or a bookmark.
@@ -322,6 +325,25 @@ def install_rainloop(directory: Path, archive: Path) -> None:
     That has another checksum than the published one.
     """
     rainloop.install(directory, archive, hashlib.sha256(archive.read_bytes()).hexdigest())
+
+
+def installed_webmails() -> list[str]:
+    """Roundcube, and RainLoop if ``DEVMAIL_TEST_RAINLOOP`` names an archive of it."""
+    return ["rainloop", "roundcube"] if os.environ.get("DEVMAIL_TEST_RAINLOOP") else ["roundcube"]
+
+
+@contextlib.contextmanager
+def server_with(name: str) -> Iterator[Server]:
+    """A server with one of the webmails."""
+    if name == "roundcube":
+        with Server(None, webmail=name) as running:
+            yield running
+        return
+    directory = state_directory()
+    install_rainloop(directory / "app", Path(os.environ["DEVMAIL_TEST_RAINLOOP"]))
+    with Server(None, webmail=name, rainloop_dir=str(directory / "app")) as running:
+        yield running
+    shutil.rmtree(directory)
 
 
 def fetch(server: Server, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
