@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -32,26 +34,37 @@ class Session:
         self, method: str, path: str, form: dict[str, str] | str | None = None, timeout: float = 60
     ) -> Answer:
         """Send one request, with the cookies, and keep those of the answer."""
+        headers = {"Content-Type": _FORM} if form is not None else {}
+        body = urlencode(form) if isinstance(form, dict) else form
+        with self.begin(method, path, body, headers, timeout) as response:
+            text = response.read().decode(errors="replace")
+        for cookie in response.headers.get_all("Set-Cookie", []):
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self._cookies[name] = value
+        return Answer(response.status, response.headers, text)
+
+    @contextlib.contextmanager
+    def begin(
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send one request, with the cookies, and give the answer to be read."""
         connection = http.client.HTTPSConnection(
             "localhost",
             self._server.port("https"),
             context=self._server.tls_context(),
             timeout=timeout,
         )
-        headers = {"Cookie": "; ".join(f"{name}={one}" for name, one in self._cookies.items())}
-        if form is not None:
-            headers["Content-Type"] = _FORM
-        body = urlencode(form) if isinstance(form, dict) else form
+        cookies = "; ".join(f"{name}={one}" for name, one in self._cookies.items())
         try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            text = response.read().decode(errors="replace")
+            connection.request(method, path, body, {**(headers or {}), "Cookie": cookies})
+            yield connection.getresponse()
         finally:
             connection.close()
-        for cookie in response.headers.get_all("Set-Cookie", []):
-            name, _, value = cookie.partition(";")[0].partition("=")
-            self._cookies[name] = value
-        return Answer(response.status, response.headers, text)
 
     def log_in(self, login: str, password: str | None = None) -> Answer:
         """Send the login form."""
