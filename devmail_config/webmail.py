@@ -28,7 +28,7 @@ _LISTS = Path(__file__).parent.parent
 _KNOWN = ("rainloop", "roundcube")
 # The document root of Debian's package, with nothing in it but what browsers may see.
 _ROUNDCUBE = Path("/var/lib/roundcube/public_html")
-# What its links there lead to: Debian's own scripts, and their configuration.
+# Where its links lead: Debian's own scripts, and their configuration.
 _ROUNDCUBE_LIBRARIES = (
     Path("/usr/share/roundcube"),
     Path("/usr/share/php"),

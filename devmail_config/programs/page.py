@@ -40,7 +40,7 @@ _ANSWERS = {
 
 
 class BadRequestError(Exception):
-    """What came is no request that nginx would pass on; the text says why."""
+    """This is no request that nginx would pass on; the text says why."""
 
 
 def main(arguments: Sequence[str]) -> int:

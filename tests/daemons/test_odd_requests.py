@@ -83,7 +83,12 @@ BODIES = (
     *("<EMailAddress>&#0;&#xD800;\x00</EMailAddress>", "<EMailAddress>" * 2000),
 )
 TYPES = (
-    *("multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=b"),
+    *(
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        'multipart/form-data; boundary=""',
+        "multipart/form-data; boundary=b",
+    ),
     *("application/json", "\xff", "application/x-www-form-urlencoded; charset=utf-7"),
 )
 MULTIPART = (

@@ -1,4 +1,4 @@
-"""What the webmail's PHP can do to the machine, whatever script it is made to run."""
+"""The limits of the webmail's PHP, whatever script it is made to run."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ PROBES = {
     }.items()
     for name, expression in probes.items()
 }
-# What the webmails do all the time.
+# As the webmails do all the time.
 OWN = {
     "uploads": 'file_put_contents("$box/u", \'x\') === 1 && rename("$box/u", "$box/v")'
     ' && file_get_contents("$box/v") === \'x\' && unlink("$box/v")',
@@ -222,7 +222,7 @@ ob_end_clean();
 
 
 class Places(NamedTuple):
-    """What the probes are about."""
+    """The files and ports that the probes are about."""
 
     out: Path
     box: Path
