@@ -100,7 +100,11 @@ def test_health_says_for_each_service_what_is_wrong_with_it(devmail: Run, tmp_pa
     authority.ensure(tmp_path / "tls", ["mail.localhost"], datetime.now(UTC))
     status, out, error = devmail("health", state_dir=tmp_path, port_offset=str(free_offset()))
     assert (status, error) == (1, "")
-    assert out.splitlines() == [f"{one.name:<11}nothing listens on its port" for one in LISTENERS]
+    assert out.splitlines() == [
+        *(f"{one.name:<11}nothing listens on its port" for one in LISTENERS),
+        "mailboxes  ok",
+        "queue      ok",
+    ]
 
 
 def test_health_before_the_first_start(devmail: Run, tmp_path: Path) -> None:
