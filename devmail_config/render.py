@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import py_compile
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from devmail_config.fault_ports import BREAKAGES, fault_ports
 from devmail_config.faults import CHEAT_SHEET
 from devmail_config.layout import Layout
 from devmail_config.ownership import MARK
+from devmail_config.printable import hidden_octets
 from devmail_config.services import (
     HEALTH_CHECK,
     PYTHON,
@@ -98,6 +100,7 @@ def render(
         "local": reachable(listen_addresses),
         "webmail": webmail,
         "health_check": HEALTH_CHECK,
+        "hidden_octets": hidden_octets(),
         # By which names a browser may know this server, and how it writes where a page is from.
         "own_names": dict.fromkeys((settings.hostname, *settings.tls_names, *_LOOPBACK_NAMES)),
         "origin": lambda scheme, name: origin(scheme, name, settings.port(scheme)),
@@ -292,12 +295,13 @@ def _render_supervision(
 ) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
     directory = PurePosixPath("supervisor") / name
     service = context["service"]
-    for script in ("run", "finish"):
-        content = environment.get_template(f"supervisor/{script}.j2").render(context)
+    is_brief = context["settings"].log_level != "debug"
+    filtering = (service.name, service.own_line, *(service.routine if is_brief else ()))
+    for template, script in (("run", "run"), ("finish", "finish"), ("log", "log/run")):
+        content = environment.get_template(f"supervisor/{template}.j2").render(
+            {**context, "filtering": shlex.join(filtering)}
+        )
         yield directory / script, RenderedFile(content, executable=True)
-    if service.is_nameless or service.routine:
-        content = environment.get_template("supervisor/log.j2").render(context)
-        yield directory / "log" / "run", RenderedFile(content, executable=True)
     yield directory / "down-signal", RenderedFile(f"SIG{service.stop_signal}\n")
     yield directory / "timeout-kill", RenderedFile(f"{service.stop_seconds * 1000}\n")
     # A finish script that hangs must not keep the daemon down.
@@ -308,7 +312,7 @@ def _render_libexec(
     environment: Environment, context: Mapping[str, Any]
 ) -> Iterator[tuple[PurePosixPath, RenderedFile]]:
     libexec = PurePosixPath("libexec")
-    for name in ("__main__.py", "faults.json", "fault-gate.awk"):
+    for name in ("__main__.py", "faults.json", "fault-gate.awk", "log-filter.pl"):
         content = environment.get_template(f"libexec/{name}.j2").render(context)
         yield libexec / name, RenderedFile(content)
     for pattern in _LIBEXEC_SOURCES:

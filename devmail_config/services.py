@@ -28,6 +28,9 @@ HEALTH_CHECK_ADDRESS = "127.0.0.25"
 # Seconds that a daemon gets to rest when it keeps dying, and nothing depends on it.
 REST_SECONDS = 10
 
+# As syslog writes it: Nov 25 07:00:00
+_STAMP = r"[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d "
+
 
 @dataclass(frozen=True)
 class Service:
@@ -51,10 +54,11 @@ class Service:
     # Directories below the run directory, besides its own, of which it or its children remember
     # what they have read.
     keeps: tuple[str, ...] = ()
-    # Whether the daemon's log lines lack its name, so that it has to be put in front of them.
-    is_nameless: bool = False
-    # The lines that a health check leaves in the log when all is well, as regular expressions of
-    # sed. They are left out of it: every few seconds, they would bury the lines of real clients.
+    # How a line begins that the daemon puts its name into, as a regular expression of Perl. Every
+    # other line of its log gets the name in front. The default matches none.
+    own_line: str = "(?!)"
+    # The lines that a health check leaves in the log when all is well, as such expressions. They
+    # are left out of it: every few seconds, they would bury the lines of real clients.
     routine: tuple[str, ...] = ()
 
 
@@ -67,9 +71,10 @@ SERVICES = (
         # It takes one. If it has only just begun, it waits five for children that wait for it.
         stop_seconds=3,
         reloads=True,
+        own_line=rf"^{_STAMP}dovecot: ",
         routine=(
             rf" Login: user=<{HEALTH_CHECK}@",
-            rf"({HEALTH_CHECK}@[^ ]*: Info: Disconnected: Logged out ",
+            rf"\({HEALTH_CHECK}@[^ ]*: Info: Disconnected: Logged out ",
         ),
     ),
     Service(
@@ -85,6 +90,7 @@ SERVICES = (
         # Without the first, smtpd dies at its first client; without the second, mail that waited
         # in the queue since the last stop would be tried, and perhaps bounced, too early.
         waits_for=("dovecot/base/postfix-auth", "dovecot/base/lmtp"),
+        own_line=rf"^{_STAMP}\S+ postfix/",
         routine=(
             rf": connect from [^ ]*\[{HEALTH_CHECK_ADDRESS}\]$",
             rf": disconnect from [^ ]*\[{HEALTH_CHECK_ADDRESS}\] .* auth=1 mail=1 quit=1 ",
@@ -97,7 +103,6 @@ SERVICES = (
         reloads=True,
         stop_signal="QUIT",
         stop_seconds=2,
-        is_nameless=True,
         routine=(rf' 200 [0-9]* "{HEALTH_CHECK}"$',),
     ),
     # What nginx asks about an address. Starts one process of ours for each question. The socket is
@@ -110,7 +115,6 @@ SERVICES = (
             *("/usr/bin/s6-setuidgid", users.UNTRUSTED, "/usr/bin/s6-ipcserverd"),
             *(PYTHON, "-ISE", "{libexec}", "page", "{config}"),
         ),
-        is_nameless=True,
     ),
 )
 
@@ -129,7 +133,6 @@ PHP = Service(
     ),
     stop_signal="QUIT",
     stop_seconds=2,
-    is_nameless=True,
 )
 
 

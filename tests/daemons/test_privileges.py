@@ -132,7 +132,7 @@ OTHERS = {
     "www-data": {Path(debian.PHP_FPM).name},
     # The worker of nginx, what starts the page's program, the filters of the log, our programs.
     "dovenull": {
-        *("imap-login", "pop3-login", "nginx", "s6-ipcserverd", "sed", "python3", "mawk"),
+        *("imap-login", "pop3-login", "nginx", "s6-ipcserverd", "perl", "python3", "mawk"),
     },
 }
 
