@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
 from tests.helpers.clients import LOOPBACK
+from tests.helpers.server import Server
 
 # A date that no daemon writes.
 FORGED = b"Feb 30 00:00:00 mail postfix/smtpd[1]: FORGED"
@@ -329,3 +330,8 @@ def unnamed(log: bytes) -> list[bytes]:
     """Give the lines of a log that do not begin as a line of their service does."""
     lines = log.removesuffix(b"\n").split(b"\n")
     return [line for line in lines if not _BEGINNING.match(line) or line.startswith(FORGED)]
+
+
+def raw_log(server: Server) -> bytes:
+    """Give the log of a server as it is."""
+    return (server.state / "test.log").read_bytes()
