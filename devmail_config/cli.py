@@ -6,6 +6,7 @@ else here is done, and ``native`` and ``health`` would make that a third slower.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -33,6 +34,7 @@ from devmail_config import (
 )
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
+from devmail_config.printable import say
 from devmail_config.services import LISTENERS, PHP, running
 from devmail_config.settings import Settings, fixed_values, load, reference
 from devmail_config.summary import summary
@@ -72,10 +74,10 @@ def run() -> None:
         directories.remove_locks(layout.mail, older_than=layout.lock)
     supervise.raise_file_limit()
     server = _prepare(settings, layout, chosen)
-    click.echo(_announcement(server))
-    _echo_news(server.tls.news)
+    say(_announcement(server))
+    _say_news(server.tls.news)
     for line in directories.take_over_mail(server.layout.mail):
-        click.echo(f"devmail: {line}")
+        say(f"devmail: {line}")
     supervise.run(server.layout)
 
 
@@ -88,11 +90,9 @@ def check() -> None:
         server = _prepare(settings, elsewhere, chosen)
     kept = tls.planned(settings, layout)
     is_new = kept.ca_fingerprint != server.tls.ca_fingerprint
-    click.echo(
-        _announcement(replace(server, tls=replace(kept, ca_fingerprint="")) if is_new else server)
-    )
-    _echo_news(server.tls.news)
-    click.echo("devmail: nothing is wrong, the server can start")
+    say(_announcement(replace(server, tls=replace(kept, ca_fingerprint="")) if is_new else server))
+    _say_news(server.tls.news)
+    say("devmail: nothing is wrong, the server can start")
 
 
 @program.command("render")
@@ -101,7 +101,7 @@ def render_command(output: Path) -> None:
     """Write the daemons' configuration to a directory, and start nothing."""
     settings, layout = _settings()
     chosen, problems = webmail.choose(settings, layout, Machine())
-    _stop_if(problems)
+    _stop_if([*surroundings.judge_paths(settings, layout), *problems])
     tree = render.render(
         settings,
         layout,
@@ -120,13 +120,13 @@ def render_command(output: Path) -> None:
         raise DevmailError(
             [Problem(subject, error.strerror or str(error), "give a directory to write to")]
         ) from None
-    click.echo(f"devmail: {len(tree)} files are in {output}")
+    say(f"devmail: {len(tree)} files are in {output}")
 
 
 @program.command()
 def settings() -> None:
     """Print the reference of all settings."""
-    click.echo(reference(), nl=False)
+    say(*reference().splitlines())
 
 
 @program.command()
@@ -153,7 +153,7 @@ def health(wait: float) -> None:
     sick = False
     addresses = surroundings.available_addresses(settings)
     for verdict in (*examine(settings, files, addresses), *examine_storage(settings, layout)):
-        click.echo(verdict)
+        say(str(verdict))
         sick = sick or verdict.fault is not None
     sys.exit(1 if sick else 0)
 
@@ -164,16 +164,16 @@ def _wait(settings: Settings, layout: Layout, timeout: float) -> None:
     try:
         for line in progress(settings, layout, timeout):
             if line:
-                click.echo(line)
+                say(line)
     except TimeoutError as error:
-        click.echo(f"not within {timeout:g} s: {error}", err=True)
+        say(f"not within {timeout:g} s: {error}", stream=sys.stderr)
         sys.exit(1)
 
 
 @program.command("summary")
 def summary_command() -> None:
     """Say where every service is, how to log in, and where the CA is."""
-    click.echo(summary(*_settings(), Machine()))
+    say(*summary(*_settings(), Machine()).split("\n"))
 
 
 @program.command()
@@ -211,10 +211,10 @@ def up() -> None:
         # Unless what is in the way is a server that was started at the same moment.
         if surroundings.running_server(layout) is None:
             _stop_if(problems)
-            _echo_news(tls.news(settings, layout, datetime.now(UTC)))
+            _say_news(tls.news(settings, layout, datetime.now(UTC)))
     native.start(settings, layout, [sys.executable, "-m", "devmail_config"])
-    click.echo(summary(settings, layout, Machine()))
-    click.echo(f"  state      {layout.state}\n")
+    say(*summary(settings, layout, Machine()).split("\n"))
+    say(f"  state      {layout.state}", "")
 
 
 @program.command()
@@ -261,8 +261,8 @@ def reload() -> None:
         render.update(update.before, layout.run, time.time())
         raise DevmailError(problems)
     supervise.reload(layout, services, update.changed)
-    click.echo(f"devmail: reloaded, {len(update.changed)} files of the configuration have changed")
-    _echo_news(news, "at the next start, ")
+    say(f"devmail: reloaded, {len(update.changed)} files of the configuration have changed")
+    _say_news(news, "at the next start, ")
 
 
 def _judge_reload(settings: Settings, layout: Layout) -> Iterable[Problem]:
@@ -290,8 +290,8 @@ def queue_group(context: click.Context, *, as_json: bool) -> None:
     """Show the mail that waits to be delivered."""
     if context.invoked_subcommand is None:
         _, layout = _settings()
-        text, waiting = queue.listing(layout)
-        click.echo(text if as_json else f"{queue.table(waiting)}\n", nl=False)
+        lines, waiting = queue.listing(layout)
+        say(*(lines if as_json else queue.table(waiting).split("\n")))
 
 
 @queue_group.command("flush")
@@ -376,9 +376,9 @@ def _announcement(server: _Server) -> str:
     )
 
 
-def _echo_news(news: str, when: str = "") -> None:
+def _say_news(news: str, when: str = "") -> None:
     if news:
-        click.echo(f"devmail: {when}{news}")
+        say(f"devmail: {when}{news}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -386,7 +386,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # The daemons' users have to read what is written here; what they must not has its own mode.
     os.umask(0o022)
     try:
-        program.main(arguments, prog_name="devmail")
+        sys.exit(program.main(arguments, prog_name="devmail", standalone_mode=False))
+    except click.ClickException as error:
+        # It repeats words of the command line.
+        message = io.StringIO()
+        error.show(message)
+        say(*message.getvalue().splitlines(), stream=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        say("Aborted!", stream=sys.stderr)
+        sys.exit(1)
     except DevmailError as error:
         _fail(error)
     except OSError as error:
@@ -397,5 +406,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(error: DevmailError) -> NoReturn:
-    click.echo(f"devmail: {error}", err=True)
+    say(*f"devmail: {error}".split("\n"), stream=sys.stderr)
     sys.exit(1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
+from devmail_config.printable import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -27,7 +29,9 @@ class Problem:
         return Problem(*(part.replace(old, new) for part in astuple(self)))
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.fault}\n    -> {self.remedy}"
+        # What is wrong is repeated here, whatever it contains.
+        subject, fault, remedy = map(printable, (self.subject, self.fault, self.remedy))
+        return f"{subject}: {fault}\n    -> {remedy}"
 
 
 class DevmailError(Exception):

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-import click
-
 from devmail_config import debian, health, processes, rainloop, surroundings, webmail
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
+from devmail_config.printable import say
 from devmail_config.settings import Settings
 from devmail_config.surroundings import Machine
 
@@ -48,7 +47,7 @@ def install(needed: Sequence[str], machine: Machine) -> None:
     missing = surroundings.missing_packages(needed, machine)
     if not missing or machine.user != 0:
         return
-    click.echo(f"installing Debian packages: {', '.join(missing)}")
+    say(f"installing Debian packages: {', '.join(missing)}")
     enabled_before = _enabled_units()
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     commands = (
@@ -112,7 +111,7 @@ def provide_webmail(settings: Settings, layout: Layout, machine: Machine) -> Non
         except DevmailError as error:
             if name == names[-1]:
                 raise
-            click.echo(f"{name} {error.problems[0].fault}: using {names[-1]} instead")
+            say(f"{name} {error.problems[0].fault}: using {names[-1]} instead")
         else:
             return
 
@@ -150,7 +149,7 @@ def choose_state_directory(settings: Settings, working_directory: Path) -> None:
     target = _SYSTEM_STATE / f"{working_directory.name}-{checksum}"
     target.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)
-    click.echo(f"{link.name} is a link to {target}: the daemons' users cannot enter {blocked}")
+    say(f"{link.name} is a link to {target}: the daemons' users cannot enter {blocked}")
 
 
 def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
@@ -160,7 +159,7 @@ def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
     """
     _wait_for_one_that_ends(layout)
     if surroundings.running_server(layout) is not None:
-        click.echo("the server is already running")
+        say("the server is already running")
         process = None
         log_start = 0
     else:
@@ -184,7 +183,7 @@ def start(settings: Settings, layout: Layout, program: Sequence[str]) -> None:
             if not process and surroundings.running_server(layout) is None:
                 _fail(layout, log_start, "has ended")
             if line:
-                click.echo(line)
+                say(line)
     except TimeoutError as error:
         _fail(layout, log_start, f"does not work after {_START_TIMEOUT:.0f} s: {error}")
 
@@ -198,7 +197,7 @@ def recover(layout: Layout) -> None:
     except PermissionError:
         return
     if names := processes.end(layout):
-        click.echo(f"ended what a supervisor that is gone has left: {', '.join(names)}")
+        say(f"ended what a supervisor that is gone has left: {', '.join(names)}")
 
 
 def _wait_for_one_that_ends(layout: Layout) -> None:
@@ -227,8 +226,8 @@ def _open_log(path: Path) -> BinaryIO:
 def _fail(layout: Layout, log_start: int, fault: str) -> NoReturn:
     with layout.log.open("rb") as log:
         log.seek(log_start)
-        lines = log.read().decode(errors="replace").strip().splitlines()
-    click.echo("\n".join(lines[-40:]), err=True)
+        lines = log.read().decode(errors="surrogateescape").strip().split("\n")
+    say(*lines[-40:], stream=sys.stderr)
     raise DevmailError(
         [Problem("the server", fault, f"see the lines above, or all of {layout.log}")]
     )
@@ -240,15 +239,15 @@ def stop(layout: Layout) -> None:
     was_running = _stop_supervisor(layout)
     # None is left, unless the supervisor itself was killed.
     if names := processes.end(layout):
-        click.echo(f"ended what a supervisor that is gone has left: {', '.join(names)}")
+        say(f"ended what a supervisor that is gone has left: {', '.join(names)}")
     if (process := surroundings.running_server(layout)) is not None:
         raise DevmailError(
             [Problem(f"process {process}", "does not stop", f"kill -KILL {process}")]
         )
     if was_running or names:
-        click.echo(f"stopped ({time.monotonic() - began:.1f} s)")
+        say(f"stopped ({time.monotonic() - began:.1f} s)")
     else:
-        click.echo(f"no server is running on {layout.state}")
+        say(f"no server is running on {layout.state}")
 
 
 def _stop_supervisor(layout: Layout) -> bool:

@@ -3,7 +3,7 @@ r"""Text for a person: it steers no terminal and forges no line.
 Whoever can reach a port chooses part of what the log, the queue and the messages of a command
 repeat. The table below alone says which characters are not shown as they are: the log's filter
 (``templates/libexec/log-filter.pl.j2``) is rendered from it, and all that commands print goes
-through ``say``. Each octet of such a character becomes ``\xNN``.
+through ``say``. The log has ``\xNN`` for each octet, the commands what Python writes in a string.
 """
 
 from __future__ import annotations
@@ -33,12 +33,7 @@ _HIDDEN_CHARACTER = re.compile(
 
 def printable(text: str) -> str:
     """Give ``text`` as one line that any terminal shows as it is."""
-    return _HIDDEN_CHARACTER.sub(lambda match: _octets_in_words(match[0]), text)
-
-
-def _octets_in_words(character: str) -> str:
-    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
-    return "".join(f"\\x{octet:02x}" for octet in character.encode(errors=errors))
+    return _HIDDEN_CHARACTER.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def printable_json(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
+from devmail_config.printable import printable, printable_json
 
 _HEADINGS = ("queue id", "arrived", "size", "sender", "recipient", "why it waits")
 
@@ -41,21 +42,27 @@ class Waiting:
         )
 
 
-def listing(layout: Layout) -> tuple[str, list[Waiting]]:
-    """Give the queue, the oldest message first: as lines of JSON, and read."""
-    text = _run(layout, "/usr/sbin/postqueue", "-j")
-    waiting = [Waiting.parse(line) for line in text.splitlines() if line]
-    return text, sorted(waiting, key=lambda one: one.arrived)
+def listing(layout: Layout) -> tuple[list[str], list[Waiting]]:
+    """Give the queue: as lines of JSON, and read, the oldest message first."""
+    # Other characters than this are new lines to splitlines(), and no end of a message.
+    lines = _run(layout, "/usr/sbin/postqueue", "-j").split("\n")
+    waiting = [Waiting.parse(line) for line in lines if line]
+    return (
+        [printable_json(line) for line in lines if line],
+        sorted(waiting, key=lambda one: one.arrived),
+    )
 
 
 def table(waiting: Sequence[Waiting]) -> str:
     """Write the queue for a person, a line for each recipient."""
     if not waiting:
         return "the queue is empty"
+    # Senders, recipients and reasons contain whatever a client has said.
     rows = [
         (
-            *(one.queue_id, f"{one.arrived:%H:%M:%S}", str(one.size), one.sender or "<>"),
-            *(address, reason or one.queue_name),
+            *(one.queue_id, f"{one.arrived:%H:%M:%S}", str(one.size)),
+            *(printable(one.sender) or "<>", printable(address)),
+            printable(reason) or one.queue_name,
         )
         for one in waiting
         for address, reason in one.recipients
@@ -91,7 +98,13 @@ def _run(layout: Layout, program: str, *arguments: str) -> str:
                 )
             ]
         )
-    done = subprocess.run([program, "-c", config, *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [program, "-c", config, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        # What is not UTF-8 stays recognisable.
+        errors="surrogateescape",
+    )
     if done.returncode != 0:
         raise DevmailError(
             [

@@ -19,6 +19,7 @@ from typing import NoReturn
 from devmail_config import ending
 from devmail_config.errors import DevmailError, Problem
 from devmail_config.layout import Layout
+from devmail_config.printable import say
 from devmail_config.render import filled
 from devmail_config.services import Service
 
@@ -106,12 +107,13 @@ class _Check:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
+                errors="surrogateescape",
             )
 
     def finish(self) -> Iterable[Problem]:
         _, complaints = self._process.communicate()
-        output = self._output.read_text(encoding="utf-8", errors="replace")
+        output = self._output.read_text(encoding="utf-8", errors="surrogateescape")
         self._output.unlink()
         if self._process.returncode != 0:
             # Which of the two the reason is on differs; doveconf prints all settings on the other.
@@ -125,7 +127,7 @@ class _Check:
             )
         else:
             for line in complaints.splitlines():
-                sys.stderr.write(f"{self._service.name}: {line}\n")
+                say(f"{self._service.name}: {line}", stream=sys.stderr)
 
 
 def raise_file_limit() -> None:

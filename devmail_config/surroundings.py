@@ -215,6 +215,17 @@ def _judge_data(
     yield from _judge_disk(settings, subject, _nearest_existing(directory))
 
 
+def judge_paths(settings: Settings, layout: Layout) -> Iterable[Problem]:
+    """Find the directories that cannot be named in the daemons' configuration."""
+    for name, directory in (
+        ("state_dir", layout.state),
+        ("mail_dir", layout.mail),
+        ("webmail_data_dir", layout.webmail_data),
+    ):
+        if name == "state_dir" or settings.is_set(name):
+            yield from _judge_characters(settings.subject(name), directory)
+
+
 def _judge_characters(subject: str, directory: Path) -> Iterable[Problem]:
     if not is_plain_path(str(directory)):
         yield Problem(
