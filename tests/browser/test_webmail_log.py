@@ -5,12 +5,22 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
 
 from tests.helpers.clients import LOOPBACK
-from tests.helpers.octets import FORGED, PAYLOADS, complaints, raw_log, unnamed
+from tests.helpers.octets import (
+    FORGED,
+    PAYLOADS,
+    WAYS,
+    Probe,
+    complaints,
+    probes,
+    raw_log,
+    unnamed,
+)
 from tests.helpers.server import Server
 from tests.helpers.wait import wait_for
 
@@ -130,6 +140,18 @@ def test_no_visitor_of_roundcube_writes_into_the_log(roundcube: Server) -> None:
     # The probes got as far as there.
     assert sum(FORGED.lower() in line.lower() for line in said) > 20
     assert sum(rb"\n" + FORGED.lower() in line.lower() for line in said) > 5
+
+
+def test_no_request_to_the_webmail_writes_into_the_log(roundcube: Server) -> None:
+    sent = [one for one in probes(roundcube, ["https"]) if one.listener == "https"]
+    assert len(sent) > 14 * len(WAYS["HTTP"])
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(Probe.send, sent))
+    Visitor(roundcube).log_in({**NO_LOGIN, "_user": "end@probe.example"})
+    wait_for(lambda: "Login failed for end@" in roundcube.log(), "the last line")
+    check_log(roundcube)
+    log = raw_log(roundcube)
+    assert sum(one.token in log for one in sent) > 800
 
 
 SCRIPT = r"""<?php

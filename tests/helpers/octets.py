@@ -11,8 +11,12 @@ import socket
 import ssl
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
+from devmail_config.fault_ports import fault_ports
+from devmail_config.services import LISTENERS
+from devmail_config.settings import Settings
 from tests.helpers.clients import LOOPBACK
 from tests.helpers.server import Server
 
@@ -42,6 +46,15 @@ _BEGINNING = re.compile(
     rb"%b\S+ postfix/[\w/-]+\[\d+\]: |%bdovecot: |(devmail|dovecot|nginx|page|php|postfix): "
     % (_STAMP, _STAMP)
 )
+# Behind the name of a service, too.
+_IS_FORGED = re.compile(rb"(\w+: )?" + re.escape(FORGED), re.IGNORECASE)
+# By Python's own table: controls but the tab, format characters, separators of lines.
+_LETTERS_THAT_ACT = [
+    letter
+    for letter in map(chr, range(0x110000))
+    if unicodedata.category(letter) in {"Cc", "Cf", "Zl", "Zp"} and letter != "\t"
+]
+_ACTING = re.compile(f"[{''.join(_LETTERS_THAT_ACT)}]")
 # Seconds. A server that has nothing to say to what it got.
 _PATIENCE = 2.0
 
@@ -285,10 +298,12 @@ def converse(connection: socket.socket, protocol: str, turns: Sequence[bytes]) -
             connection.recv(65536)
         for turn in turns:
             connection.sendall(turn)
-            if not connection.recv(65536):
+            if protocol and not connection.recv(65536):
                 return
-        if protocol in _FAREWELLS:
-            connection.sendall(_FAREWELLS[protocol])
+        if protocol != "HTTP":
+            connection.sendall(_FAREWELLS.get(protocol, b""))
+            # Who waits for more gets none; nginx would take that for a client that is gone.
+            connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
             pass
 
@@ -309,9 +324,54 @@ def hellos(payload: bytes) -> Iterator[bytes]:
     yield b"GET /%b HTTP/1.1\r\nHost: %b\r\n\r\n" % (payload, payload)
 
 
-def is_shown(letter: str) -> bool:
-    """Tell whether a terminal shows this character, and does nothing else about it."""
-    return letter == "\t" or unicodedata.category(letter) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+@dataclass(frozen=True)
+class Probe:
+    """One conversation with a payload in it, and the words around it, which are nowhere else."""
+
+    listener: str
+    protocol: str
+    way: str
+    token: bytes
+    port: int
+    context: ssl.SSLContext | None
+    turns: Sequence[bytes]
+
+    def send(self) -> None:
+        """Have the conversation."""
+        with contextlib.suppress(OSError):
+            converse(connect(self.port, self.context), self.protocol, self.turns)
+
+
+# Where every way is tried with every payload; on the other ports, the same code listens.
+FULLY_TRIED = ("smtp", "imap", "pop3", "http")
+
+
+def probes(server: Server, fully_tried: Sequence[str] = FULLY_TRIED) -> Iterator[Probe]:
+    """Give every way into every port, those that fail on demand included."""
+    context = server.tls_context()
+    number = 0
+    for listener in LISTENERS:
+        own_context = context if listener.tls == "implicit" else None
+        for shift, (way, fill) in enumerate(WAYS[listener.protocol].items()):
+            payloads = list(PAYLOADS.values())
+            if listener.name not in fully_tried:
+                payloads = [payloads[(shift + more) % len(payloads)] for more in (0, 5)]
+            for payload in payloads:
+                number += 1
+                token = b"p%05dq" % number
+                yield Probe(
+                    *(listener.name, listener.protocol, way, token, server.port(listener.name)),
+                    *(own_context, fill(token + payload + token)),
+                )
+    broken = fault_ports(Settings(fault_ports=server.settings.get("fault_ports") == "yes"))
+    ports = [(one.name, one.port) for one in LISTENERS] + [(one.name, one.port) for one in broken]
+    for shift, (name, port) in enumerate(ports):
+        for payload in list(PAYLOADS.values())[shift % 2 :: 2]:
+            number += 1
+            token = b"p%05dq" % number
+            for hello in hellos(token + payload):
+                # Not a word of any protocol is waited for.
+                yield Probe(name, "", "hello", token, port + server.offset, None, [hello])
 
 
 def complaints(output: bytes) -> list[bytes]:
@@ -321,7 +381,7 @@ def complaints(output: bytes) -> list[bytes]:
 
 def _is_harmless(line: bytes) -> bool:
     try:
-        return all(map(is_shown, line.decode()))
+        return not _ACTING.search(line.decode())
     except UnicodeDecodeError:
         return False
 
@@ -329,7 +389,7 @@ def _is_harmless(line: bytes) -> bool:
 def unnamed(log: bytes) -> list[bytes]:
     """Give the lines of a log that do not begin as a line of their service does."""
     lines = log.removesuffix(b"\n").split(b"\n")
-    return [line for line in lines if not _BEGINNING.match(line) or line.startswith(FORGED)]
+    return [line for line in lines if not _BEGINNING.match(line) or _IS_FORGED.match(line)]
 
 
 def raw_log(server: Server) -> bytes:
