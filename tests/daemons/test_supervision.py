@@ -48,6 +48,44 @@ def test_a_daemon_that_is_killed_comes_back(own_directory: Path, service: str) -
         wait_for_message(server, "b@two.example", "after the fall")
 
 
+def test_no_last_line_of_a_daemon_is_lost(own_directory: Path) -> None:
+    """Neither when it is killed, within a line too, nor at the end of the server."""
+    with Server(own_directory) as server:
+        # It has no other process, which could write in between.
+        before = main_process(server, "page")
+        with (Path("/proc") / str(before) / "fd" / "2").open("wb", buffering=0) as its_log:
+            for number in range(500):
+                its_log.write(b"line %d.\n" % number)
+            its_log.write(b"half a line")
+            kill(before)
+        wait_for(lambda: main_process(server, "page") not in (0, before), "page to run again")
+        wait_for(server.is_healthy, "every service to work")
+        assert server.stop() == 0
+        lines = server.log().splitlines()
+        assert [line for line in lines if line.startswith("page: line ")] == [
+            f"page: line {number}." for number in range(500)
+        ]
+        assert "page: half a line" in lines
+        assert "page: devmail: page ended with signal 9 and is started again" in lines
+        # That of Dovecot at its end.
+        assert any("dovecot: master: Warning: Killed with signal 15" in line for line in lines)
+
+
+def test_a_filter_of_the_log_that_is_killed_comes_back(own_directory: Path) -> None:
+    with Server(own_directory, webmail="none") as server:
+        filters = server.processes("perl")
+        assert len(filters) == len(SERVICES)
+        for process in filters:
+            kill(process)
+        wait_for(
+            lambda: len(set(server.processes("perl")) - set(filters)) == len(SERVICES),
+            "the filters to run again",
+        )
+        send(server, "a@one.example", "b@two.example", "for the log")
+        wait_for(lambda: "lmtp(b@two.example)" in server.log(), "the line of Dovecot")
+        wait_for(lambda: "to=<b@two.example>, relay=" in server.log(), "the line of Postfix")
+
+
 def test_smtp_is_back_when_dovecot_is(own_directory: Path) -> None:
     """A new smtpd dies without Dovecot; by default, Postfix starts none for a minute then."""
     with Server(own_directory) as server:
