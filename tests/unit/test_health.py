@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +19,8 @@ from devmail_config.health import examine
 from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS
 from devmail_config.settings import Settings
-from tests.helpers.server import free_offset
+from tests.helpers.octets import complaints
+from tests.helpers.server import DEVMAIL, ROOT, free_offset
 
 LOOPBACK = "127.0.0.1"
 CLOSES = "it closes the connection"
@@ -77,6 +80,33 @@ def test_a_fault_is_said_in_words(tmp_path: Path, greeting: bytes, said: dict[st
     with everywhere(settings.port_offset, greeting):
         found = {one.name: one.fault for one in examine(settings, files, (LOOPBACK,))}
     assert {name: fault for name, fault in found.items() if name in said} == said
+
+
+@pytest.mark.parametrize("greeting", [b"554 no%b\r\n", b"* BYE no%b\r\n", b"-ERR no%b\r\n"])
+@pytest.mark.parametrize("wait", [[], ["--wait", "0.1"]])
+def test_what_a_server_answers_steers_no_terminal(
+    tmp_path: Path, greeting: bytes, wait: list[str]
+) -> None:
+    offset = free_offset()
+    authority.ensure(tmp_path / "tls", ["mail.localhost"], datetime.now(UTC))
+    with everywhere(offset, greeting % b"\x1b]0;x\x07\x9b\xc2\x9b\xe2\x80\xae"):
+        done = subprocess.run(
+            [*DEVMAIL, "health", *wait],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "DEVMAIL_STATE_DIR": str(tmp_path),
+                "DEVMAIL_PORT_OFFSET": str(offset),
+            },
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert complaints(done.stdout + done.stderr) == []
+    if not wait:
+        assert rb"no\x1b]0;x\x07" in done.stdout
+        assert rb"\x9b\u202e" in done.stdout
 
 
 def test_a_certificate_of_someone_else_is_named_as_the_fault(tmp_path: Path) -> None:
