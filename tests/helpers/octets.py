@@ -42,12 +42,10 @@ PAYLOADS = {
 LETTERS = "\u044e\u0437\u0435\u0440 jos\u00e9 \u6f22\u5b57 \U0001f600"
 
 _STAMP = rb"\w{3} [ \d]\d [\d:]{8} "
-_BEGINNING = re.compile(
-    rb"%b\S+ postfix/[\w/-]+\[\d+\]: |%bdovecot: |(devmail|dovecot|nginx|page|php|postfix): "
-    % (_STAMP, _STAMP)
-)
-# Behind the name of a service, too.
-_IS_FORGED = re.compile(rb"(\w+: )?" + re.escape(FORGED), re.IGNORECASE)
+_OWN = rb"(?:%b\S+ postfix/[\w/-]+\[\d+\]: |%bdovecot: )" % (_STAMP, _STAMP)
+_BEGINNING = re.compile(_OWN + rb"|(devmail|dovecot|nginx|page|php|postfix): ")
+# Behind the name of a service and its words, too, but not behind what it quotes.
+_IS_FORGED = re.compile(rb"(?:%b)?(?:[\w() ,-]+: )*%b" % (_OWN, re.escape(FORGED)), re.IGNORECASE)
 # By Python's own table: controls but the tab, format characters, separators of lines.
 _LETTERS_THAT_ACT = [
     letter
@@ -342,6 +340,8 @@ class Probe:
             converse(connect(self.port, self.context), self.protocol, self.turns)
 
 
+# These keep the machine busy: each starts a program of ours.
+_STARTS_A_PROGRAM = re.compile(r"(lookup|profile|autodiscover).*\*|^(form|type|autodiscover)$")
 # Where every way is tried with every payload; on the other ports, the same code listens.
 FULLY_TRIED = ("smtp", "imap", "pop3", "http")
 
@@ -349,14 +349,18 @@ FULLY_TRIED = ("smtp", "imap", "pop3", "http")
 def probes(server: Server, fully_tried: Sequence[str] = FULLY_TRIED) -> Iterator[Probe]:
     """Give every way into every port, those that fail on demand included."""
     context = server.tls_context()
+    payloads = list(PAYLOADS.values())
     number = 0
     for listener in LISTENERS:
         own_context = context if listener.tls == "implicit" else None
         for shift, (way, fill) in enumerate(WAYS[listener.protocol].items()):
-            payloads = list(PAYLOADS.values())
             if listener.name not in fully_tried:
-                payloads = [payloads[(shift + more) % len(payloads)] for more in (0, 5)]
-            for payload in payloads:
+                chosen: Sequence[int] = (0, 5)
+            elif _STARTS_A_PROGRAM.search(way):
+                chosen = (0, 3, 6, 9, 12)
+            else:
+                chosen = range(len(payloads))
+            for payload in (payloads[(shift + more) % len(payloads)] for more in chosen):
                 number += 1
                 token = b"p%05dq" % number
                 yield Probe(
@@ -366,7 +370,7 @@ def probes(server: Server, fully_tried: Sequence[str] = FULLY_TRIED) -> Iterator
     broken = fault_ports(Settings(fault_ports=server.settings.get("fault_ports") == "yes"))
     ports = [(one.name, one.port) for one in LISTENERS] + [(one.name, one.port) for one in broken]
     for shift, (name, port) in enumerate(ports):
-        for payload in list(PAYLOADS.values())[shift % 2 :: 2]:
+        for payload in payloads[shift % 3 :: 3]:
             number += 1
             token = b"p%05dq" % number
             for hello in hellos(token + payload):
