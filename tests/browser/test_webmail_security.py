@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
-from tests.helpers.clients import LOOPBACK, smtp, wait_for_message
+from tests.helpers.clients import smtp, wait_for_message
 from tests.helpers.namespace import Outside, in_own_network
 from tests.helpers.probes import PLAIN_PROBES, PROBES, RAN, RUN, VICTIM, listen, send_probes
-from tests.helpers.server import HOSTNAME, Server
+from tests.helpers.server import Server
 from tests.helpers.webmail import MEANT, OpenWebmail, Webmail, fetch
 
 
@@ -197,132 +195,3 @@ def test_keys_are_each_servers_own_and_stay(webmail_settings: dict[str, str]) ->
         assert key(one) == first
         with Server(None, **webmail_settings) as other:
             assert key(other) != first
-
-
-# --- One click -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "address", ["ann@one.example", "joe+x@почта.рф", "юзер@two.example", "Ann.Upper@One.Example"]
-)
-def test_a_bookmark_opens_a_mailbox(webmail: Webmail, address: str) -> None:
-    webmail.page.goto(webmail.url(f"/as/{address}"))
-    webmail.wait_for_inbox()
-    shown = webmail.user()
-    assert shown.lower() == address.lower() or shown.startswith(address.partition("@")[0])
-
-
-def test_the_page_opens_a_mailbox(webmail: Webmail) -> None:
-    page = webmail.page
-    page.goto(webmail.url("/en", "http"))
-    page.fill("#address", "from.page@one.example")
-    page.click("#answer button:has-text('Open in the webmail')")
-    webmail.wait_for_inbox()
-    assert webmail.user() == "from.page@one.example"
-
-
-@pytest.fixture
-def foreign_page(webmail: Webmail) -> Iterator[Callable[[str], Page]]:
-    """Show HTML as a page of another site would."""
-
-    def show(html: str) -> Page:
-        webmail.page.route(
-            "https://evil.example/",
-            lambda route: route.fulfill(content_type="text/html", body=html),
-        )
-        webmail.page.goto("https://evil.example/")
-        return webmail.page
-
-    yield show
-    # What the browser says about the attempts that it has refused itself.
-    webmail.complaints.clear()
-
-
-def is_logged_in(webmail: Webmail) -> bool:
-    names = {cookie["name"] for cookie in webmail.page.context.cookies(webmail.url())}
-    return any("auth" in name for name in names)
-
-
-def test_a_link_of_another_site_has_to_be_confirmed(
-    webmail: Webmail, foreign_page: Callable[[str], Page]
-) -> None:
-    page = foreign_page(f'<a href="{webmail.url("/as/ann@one.example")}">go</a>')
-    page.click("a")
-    assert page.inner_text("h1") == "Open the mailbox ann@one.example?"
-    assert not is_logged_in(webmail)
-    page.click("button")
-    webmail.wait_for_inbox()
-    assert webmail.user() == "ann@one.example"
-
-
-@pytest.mark.parametrize(
-    "html",
-    [
-        """<form method="post" action="{url}as/"><input name="address" value="a@b.c"></form>
-        <script>document.forms[0].submit()</script>""",
-        """<img src="{url}as/a@b.c"><iframe src="{url}as/a@b.c"></iframe>
-        <script src="{url}as/a@b.c"></script>""",
-        """<meta name="referrer" content="no-referrer">
-        <form method="post" action="{url}as/a@b.c"></form>
-        <script>document.forms[0].submit()</script>""",
-        """<script>
-        fetch("{url}as/a@b.c", {{credentials: "include", mode: "no-cors", method: "POST"}})
-        </script>""",
-        """<script>location = "{url}as/a@b.c"</script>""",
-    ],
-)
-def test_another_site_cannot_log_a_user_in(
-    webmail: Webmail, foreign_page: Callable[[str], Page], html: str
-) -> None:
-    statuses: list[tuple[str, int]] = []
-    webmail.page.context.on(
-        "response", lambda response: statuses.append((response.url, response.status))
-    )
-    page = foreign_page(html.format(url=webmail.url()))
-    page.wait_for_load_state("networkidle")
-    answers = [status for url, status in statuses if "/as/" in url]
-    assert answers
-    assert 303 not in answers
-    assert not is_logged_in(webmail)
-
-
-def test_the_question_cannot_be_framed_and_shows_addresses_as_text(webmail_server: Server) -> None:
-    status, headers, body = fetch(webmail_server, "/as/%22%3Cb%3E%22@x.test")
-    assert status == 200
-    assert "<b>" not in body
-    assert "&quot;&lt;b&gt;&quot;@x.test" in body
-    assert any(
-        "frame-ancestors 'none'" in value
-        for value in headers.get_all("Content-Security-Policy", [])
-    )
-    assert "Set-Cookie" not in headers
-    assert "Открыть почтовый ящик" in fetch(webmail_server, "/as/a@b.c", Accept_Language="ru")[2]
-
-
-def test_what_is_no_address_is_said_so(webmail_server: Server) -> None:
-    for path in ("/as/", "/as", "/as/joe", "/as/@x", "/as/joe@", "/as/%ff@b"):
-        status, _, body = fetch(webmail_server, path, **MEANT)
-        assert status == 400, path
-        assert "is not a full e-mail address" in body
-    status, _, body = fetch(webmail_server, "/as/a..b@x.test", **MEANT)
-    assert status == 403
-    assert "The server refuses a login as" in body
-
-
-def test_a_client_that_is_no_browser_posts(webmail_server: Server) -> None:
-    for headers, expected in (({}, 303), ({"Origin": "https://evil.example"}, 200)):
-        connection = http.client.HTTPSConnection(
-            "localhost", webmail_server.port("https"), context=webmail_server.tls_context()
-        )
-        connection.request("POST", "/as/ann@one.example", "", headers)
-        assert connection.getresponse().status == expected
-        connection.close()
-
-
-def test_one_click_can_be_turned_off(webmail_settings: dict[str, str]) -> None:
-    with Server(None, **webmail_settings, webmail_one_click="no") as server:
-        assert fetch(server, "/as/ann@one.example", **MEANT)[0] == 404
-        page = http.client.HTTPConnection(LOOPBACK, server.port("http"))
-        page.request("GET", "/lookup/en?address=ann@one.example", headers={"Host": HOSTNAME})
-        assert "/as/" not in page.getresponse().read().decode()
-        page.close()
