@@ -108,7 +108,7 @@ def main(name: str) -> None:
         print(f"{name}: medians of {_RUNS} in ms, {_MESSAGES} messages in the inbox")
         print("  PHP before the first window: {} processes, {:.0f} MiB".format(*memory(server)))
         fill_mailbox(server)
-        browser = launch(playwright, server)
+        browser = launch(playwright.chromium, server)
         for what, figures in measure(server, browser).items():
             print(f"  {what:<44}{statistics.median(figures):7.0f}")
         print("  PHP after the last window: {} processes, {:.0f} MiB".format(*memory(server)))

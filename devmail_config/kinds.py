@@ -26,6 +26,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 # Postfix keeps sizes in a signed long, some of its tools in a signed int; times in an int.
 _INT_MAX = 2**31 - 1
+_HIGHEST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,25 @@ def _hostname_or_ip(text: str) -> str:
             return _hostname(text)
         except ValueError:
             raise ValueError("neither a host name nor an IP address") from None
+
+
+def _origin(text: str) -> str:
+    """Read where web pages are from (RFC 6454), and write it as a Content-Security-Policy does."""
+    match = re.fullmatch(r"(https?)://([^\s/?#@\\:*'\";,]+)(?::(\d{1,5}))?/?", text, re.IGNORECASE)
+    if not match:
+        if re.match(r"https?://\[", text, re.IGNORECASE):
+            raise ValueError("an IPv6 address, which no Content-Security-Policy can name")
+        raise ValueError("not http:// or https:// with a host and no path")
+    scheme, host, port = match[1].lower(), match[2], match[3]
+    try:
+        host = _ip_address(host)
+    except ValueError:
+        host = _domain(host)
+    if port is None:
+        return f"{scheme}://{host}"
+    if not 1 <= int(port) <= _HIGHEST_PORT:
+        raise ValueError(f"an origin whose port is not from 1 to {_HIGHEST_PORT}")
+    return f"{scheme}://{host}:{int(port)}"
 
 
 def _boolean(text: str) -> bool:
@@ -186,6 +206,7 @@ HOSTNAME = Kind("host name", _hostname, "mail.localhost")
 DOMAIN = Kind("domain", _domain, "bad-domain.com")
 HOSTNAME_OR_IP = Kind("host name or IP address", _hostname_or_ip, "mail.example.test")
 IP_ADDRESS = Kind("IP address", _ip_address, "127.0.0.1")
+ORIGIN = Kind("origin", _origin, "https://cdn.example")
 BOOLEAN = Kind("yes or no", _boolean, "yes", lambda value: "yes" if value else "no")
 DURATION = Kind("duration", _duration, "90s", lambda seconds: f"{seconds}s")
 SIZE = Kind("size", _size, "64M", _show_size)

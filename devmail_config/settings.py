@@ -173,6 +173,11 @@ class Settings:
         "Whether /as/ADDRESS on the HTTPS port opens that mailbox without asking for a password.",
         fixed=True,
     )
+    webmail_pictures: tuple[str, ...] = option(
+        (),
+        kinds.list_of(kinds.ORIGIN, "origins", "https://cdn.example, http://app.localhost:3000"),
+        "Where pictures may come from that the webmail shows and that are not in the mail itself.",
+    )
     webmail_data_dir: Path | None = option(
         None,
         kinds.DIRECTORY,

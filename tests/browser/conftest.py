@@ -43,7 +43,7 @@ def webmail_server(webmail_settings: dict[str, str]) -> Iterator[Server]:
 def chromium(webmail_server: Server) -> Iterator[Browser]:
     """A browser that trusts that server."""
     with sync_playwright() as playwright:
-        browser = launch(playwright, webmail_server)
+        browser = launch(playwright.chromium, webmail_server)
         yield browser
         browser.close()
 

@@ -44,7 +44,7 @@ def is_master(process: int) -> bool:
 def fired_under(server: Server, policy: str) -> list[str]:
     fired = []
     with sync_playwright() as playwright:
-        browser = launch(playwright, server)
+        browser = launch(playwright.chromium, server)
         context = browser.new_context(bypass_csp=policy == "off")
         webmail = RainLoop(server, context.new_page())
         ran = listen(webmail.page)
@@ -73,7 +73,7 @@ def test_the_admin_panel_is_closed_unless_it_has_a_password(own_directory: Path)
         ini = server.state / "webmail/_data_/_default_/configs/application.ini"
         assert "sesame" not in ini.read_text()
         with sync_playwright() as playwright:
-            page = launch(playwright, server).new_page()
+            page = launch(playwright.chromium, server).new_page()
             for typed, works in (("12345", False), ("", False), (password, True)):
                 page.goto(RainLoop(server, page).url("/?admin"))
                 page.fill("input[name=AdminLogin], #AdminLogin, .inputLogin", "admin")
@@ -93,7 +93,7 @@ def test_the_editors_buttons_work_under_the_policy(own_directory: Path) -> None:
         Server(None, webmail="rainloop", rainloop_dir=str(app)) as server,
         sync_playwright() as playwright,
     ):
-        webmail = RainLoop(server, launch(playwright, server).new_page())
+        webmail = RainLoop(server, launch(playwright.chromium, server).new_page())
         page = webmail.page
         webmail.log_in("writer@edit.example")
         page.click(".buttonCompose")

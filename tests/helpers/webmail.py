@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, expect
+from playwright.sync_api import Browser, BrowserType, ConsoleMessage, Locator, Page, expect
 
 from devmail_config import rainloop
 from tests.helpers.clients import local_part
@@ -37,12 +37,12 @@ class Upload:
     content: bytes
 
 
-def launch(playwright: Playwright, server: Server) -> Browser:
+def launch(chromium: BrowserType, server: Server) -> Browser:
     """Start Chromium so that it believes this server's key, and no other that it does not know."""
     certificate = x509.load_pem_x509_certificate((server.state / "tls/mail.cert.pem").read_bytes())
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pin = base64.b64encode(hashlib.sha256(key).digest()).decode()
-    return playwright.chromium.launch(
+    return chromium.launch(
         executable_path=CHROMIUM,
         args=[
             "--no-sandbox",
@@ -110,6 +110,10 @@ class Webmail(ABC):
         """Open a message of the list, and give its body."""
 
     @abstractmethod
+    def allow_pictures(self) -> bool:
+        """Allow the open message to fetch what is not in it, if the webmail asks; tell whether."""
+
+    @abstractmethod
     def download(self, name: str) -> bytes:
         """Download an attachment of the open message."""
 
@@ -165,6 +169,16 @@ class Roundcube(Webmail):
         frame = self.page.frame_locator("#messagecontframe")
         expect(frame.locator("h2.subject")).to_contain_text(subject)
         return frame.locator("#messagebody")
+
+    def allow_pictures(self) -> bool:
+        frame = self.page.frame_locator("#messagecontframe")
+        button = frame.locator("#remote-objects-message a").first
+        if not button.is_visible():
+            return False
+        button.click()
+        expect(button).to_be_hidden()
+        frame.locator("#messagebody").wait_for()
+        return True
 
     def download(self, name: str) -> bytes:
         frame = self.page.frame_locator("#messagecontframe")
@@ -252,6 +266,14 @@ class RainLoop(Webmail):
         body = self.page.locator(".messageItem .bodyText .b-text-part:visible")
         body.wait_for()
         return body
+
+    def allow_pictures(self) -> bool:
+        button = self.page.locator(".messageView .showImages:visible")
+        if not button.count():
+            return False
+        button.first.click()
+        expect(button).to_have_count(0)
+        return True
 
     def download(self, name: str) -> bytes:
         with self.page.expect_download() as downloaded:

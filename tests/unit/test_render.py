@@ -47,7 +47,7 @@ VARIANTS = [
         Webmail("roundcube", "Roundcube", Path("/srv/roundcube/public_html"), ("pdo",)),
     ),
     (
-        Settings(webmail_one_click=False),
+        Settings(webmail_one_click=False, webmail_pictures=("https://cdn.example",)),
         ("::1",),
         Webmail("rainloop", "RainLoop", Path("/srv/rainloop"), ("xml",)),
     ),
