@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import threading
 from collections.abc import Iterator
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.helpers.clients import LOOPBACK, smtp, wait_for_message
+from tests.helpers.clients import smtp, wait_for_message
+from tests.helpers.hosts import Host
 from tests.helpers.server import Server
 from tests.helpers.webmail import WEBMAILS, OpenWebmail, Webmail, fetch, launch
 
 READER = "reader@pictures.example"
-PIXEL = base64.b64decode("R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==")
 # Everything that might fetch something when the mail is shown.
 REMOTE = {
     "img": '<img src="{u}">',
@@ -47,31 +44,6 @@ REMOTE = {
     "base": '<base href="{u}"><img src="x">',
     "lowsrc": '<img lowsrc="{u}" dynsrc="{u}" longdesc="{u}">',
 }
-
-
-class Host(ThreadingHTTPServer):
-    """A server of pictures that notes what it was asked for."""
-
-    def __init__(self) -> None:
-        asked: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                asked.append(self.path.strip("/"))
-                self.send_response(200)
-                self.send_header("Content-Type", "image/gif")
-                self.end_headers()
-                self.wfile.write(PIXEL)
-
-            def log_message(self, *_: object) -> None:
-                """Keep quiet."""
-
-        super().__init__((LOOPBACK, 0), Handler)
-        self.asked = asked
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def origin(self, name: str = LOOPBACK) -> str:
-        return f"http://{name}:{self.server_port}"
 
 
 @pytest.fixture(scope="module")
