@@ -106,6 +106,132 @@ def served_as(webmail: Webmail, url: str) -> list[str]:
     return headers.get_all("Content-Security-Policy", [])
 
 
+EVIL = f'<html><body onload="{RUN}">evil<form method=post action=/as/></form></body></html>'
+
+
+@pytest.fixture(scope="module")
+def roundcube_with_mail(webmail_server: Server) -> Server:
+    """Roundcube with a mail whose every part is a document with a script."""
+    message = EmailMessage()
+    message["From"] = message["To"] = READER
+    message["Subject"] = "parts"
+    message.set_content(EVIL)
+    message.add_alternative(EVIL, subtype="html")
+    for media_type, name in ATTACHED:
+        content = f"<svg xmlns='http://www.w3.org/2000/svg'><script>{RUN}</script></svg>{EVIL}"
+        message.add_attachment(
+            content.encode(),
+            maintype=media_type.partition("/")[0],
+            subtype=media_type.partition("/")[2],
+            filename=name,
+        )
+    with smtp(webmail_server, READER) as client:
+        client.sendmail(READER, [READER], message.as_bytes())
+    wait_for_message(webmail_server, READER, "parts")
+    return webmail_server
+
+
+READER = "reader@parts.example"
+DOCUMENTS = (
+    ("text/html", "a.html"),
+    ("image/svg+xml", "a.svg"),
+    ("text/xml", "a.xml"),
+    ("application/xhtml+xml", "a.xhtml"),
+)
+ATTACHED = (
+    *DOCUMENTS,
+    ("text/javascript", "a.js"),
+    ("text/css", "a.css"),
+    ("text/vcard", "a.vcf"),
+    ("application/pdf", "a.pdf"),
+    ("message/rfc822", "a.eml"),
+)
+FOREIGN = (
+    *(
+        f"_task=mail&_action=get&_mbox=INBOX&_uid=1&_part={part}{more}"
+        for part in ("1.1", "1.2", *range(2, 2 + len(ATTACHED)))
+        for more in ("", "&_embed=1", "&_embed=1&_nocheck=1", "&_thumb=1", "&_preload=1")
+    ),
+    "_task=mail&_action=viewsource&_mbox=INBOX&_uid=1",
+    "_task=mail&_action=viewsource&_mbox=INBOX&_uid=1&_save=1",
+    "_task=mail&_action=plugin.zipdownload.attachments&_mbox=INBOX&_uid=1",
+    "_task=addressbook&_action=export",
+    "_task=addressbook&_action=photo&_email=reader%40parts.example&_error=1",
+    "_task=addressbook&_action=photo&_email=nobody%40parts.example",
+)
+OWN = (
+    "_task=mail",
+    "_task=mail&_mbox=INBOX&_uid=1&_action=preview&_framed=1",
+    "_task=mail&_mbox=INBOX&_uid=1&_action=show",
+    "_task=mail&_action=list&_mbox=INBOX&_remote=1",
+    "_task=mail&_action=get&_mbox=INBOX&_uid=1&_part=2&_frame=1",
+    "_task=mail&_mbox=INBOX&_uid=1&_action=headers&_framed=1",
+    "_task=addressbook",
+    "_task=settings",
+    "_task=settings&_action=about&_framed=1",
+    "_task=settings&_action=none",
+    "_task=mail&_action=none",
+)
+
+
+def ask(server: Server, query: str, cookies: str, use: str) -> tuple[int, str]:
+    """Give the status and the policies that an address is answered with."""
+    headers = {"Cookie": cookies, "Sec_Fetch_Dest": use, "Sec_Fetch_Site": "same-origin"}
+    status, given, _ = fetch(server, f"/?{query}", **headers)
+    return status, "; ".join(given.get_all("Content-Security-Policy", []))
+
+
+# The addresses are Roundcube's.
+@pytest.mark.parametrize("webmail_settings", ["roundcube"], indirect=True)
+def test_everything_that_a_stranger_wrote_is_in_a_sandbox(
+    roundcube_with_mail: Server, open_webmail: OpenWebmail
+) -> None:
+    server = roundcube_with_mail
+    webmail = open_webmail()
+    ran = listen(webmail.page)
+    webmail.log_in(READER)
+    page = webmail.page
+    page.goto(webmail.url("/?_task=mail&_mbox=INBOX&_forward_uid=1&_action=compose"))
+    page.locator("#attachment-list li a.filename").nth(len(ATTACHED) - 1).wait_for()
+    attachments = page.evaluate("[rcmail.env.compose_id, Object.keys(rcmail.env.attachments)]")
+    composed = [
+        f"_task=mail&_action=display-attachment&_file=rcmfile{name.removeprefix('rcmfile')}"
+        f"&_id={attachments[0]}{more}"
+        for name in attachments[1]
+        for more in ("", "&_thumb=1")
+    ]
+    assert len(composed) == 2 * len(ATTACHED)
+    pairs = "; ".join(f"{one['name']}={one['value']}" for one in page.context.cookies(page.url))
+    token = page.evaluate("rcmail.env.request_token")
+    for query in (*(f"{one}&_token={token}" for one in FOREIGN), *composed):
+        status, policy = ask(server, query, pairs, "document")
+        assert "sandbox;" in policy or status in (204, 302, 404), (query, status)
+        assert "allow-" not in policy
+        for use in (
+            "script",
+            "style",
+            "worker",
+            "serviceworker",
+            "object",
+            "embed",
+            "font",
+            "xslt",
+        ):
+            status, _ = ask(server, query, pairs, use)
+            assert status in (204, 302, 403, 404), (query, use)
+    assert ask(server, composed[0], pairs, "document")[0] == 200
+    for query in OWN:
+        status, policy = ask(server, query, pairs, "document")
+        assert status in (200, 404), query
+        assert "sandbox" not in policy, query
+    # The policy of Roundcube's pages, which is there too, would let their scripts run.
+    for query in composed[: 2 * len(DOCUMENTS)]:
+        page.goto(webmail.url(f"/?{query}"), wait_until="load")
+        assert page.evaluate("origin") == "null", query
+    assert ran == []
+    webmail.complaints.clear()
+
+
 PRIVATE_PATHS = [
     "/data/SALT.php",
     "/data/_data_/_default_/configs/application.ini",
