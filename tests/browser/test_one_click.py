@@ -328,7 +328,7 @@ def test_nothing_happens_ahead_of_time(webmail_server: Server, header: str) -> N
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND"])
 def test_other_methods_do_nothing(webmail_server: Server, method: str) -> None:
     status, headers, _ = call(webmail_server, method, "/as/bob@one.example", **MEANT)
-    assert (status, headers["Allow"], logs_in(headers)) == (405, "GET, HEAD, POST", False)
+    assert (status, logs_in(headers)) == (405, False)
 
 
 def test_a_get_replaces_nobody(webmail_server: Server) -> None:
