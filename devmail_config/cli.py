@@ -237,7 +237,7 @@ def logs() -> None:
 
 @program.command()
 def reload() -> None:
-    """Take over changed settings in the running server, without losing a connection or mail."""
+    """Take over changed settings in the running server, without losing a session or mail."""
     settings, problems = load(os.environ)
     layout = Layout.of(settings, _working_directory())
     _stop_if([*problems, *tls.judge(settings, datetime.now(UTC))])
