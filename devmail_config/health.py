@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import imaplib
 import os
@@ -237,11 +238,17 @@ def _check_smtp(listener: Listener, target: _Target) -> None:
 
 
 def _check_imap(listener: Listener, target: _Target) -> None:
-    with _Imap(listener, target) as client:
+    client = _Imap(listener, target)
+    try:
         if listener.tls == "starttls":
             client.starttls(target.context)
         client.login(target.login, HEALTH_CHECK)
         client.select("INBOX", readonly=True)
+        client.logout()
+    finally:
+        # A connection that the server has closed has not been logged out, nor closed here.
+        with contextlib.suppress(OSError):
+            client.shutdown()
 
 
 def _check_pop3(listener: Listener, target: _Target) -> None:

@@ -67,8 +67,9 @@ class RenderedFile:
 
     content: str | bytes
     executable: bool = False
-    # Whether it comes out differently each time although it means the same, as with a random salt.
-    varies: bool = False
+    # It comes out differently each time, as with a random salt: new only if this one, which stands
+    # before it in the tree, is.
+    follows: PurePosixPath | None = None
 
 
 Tree = Mapping[PurePosixPath, RenderedFile]
@@ -185,7 +186,8 @@ def update(tree: Tree, directory: Path, created_at: float) -> Update:
     for path, file in tree.items():
         target = directory / path
         content = target.read_bytes() if target.exists() else None
-        if content == _octets(file) or (content is not None and file.varies):
+        is_as_before = file.follows is not None and file.follows not in changed
+        if content == _octets(file) or (content is not None and is_as_before):
             continue
         changed.add(path)
         if content is not None:
@@ -266,7 +268,7 @@ def _downloads(tls: TlsFiles) -> Tree:
     return {
         pages / "ca.crt": RenderedFile(tls.ca_pem),
         pages / "ca.der": RenderedFile(tls.ca_der),
-        pages / "ca.p12": RenderedFile(tls.ca_p12, varies=True),
+        pages / "ca.p12": RenderedFile(tls.ca_p12, follows=pages / "ca.der"),
     }
 
 

@@ -9,6 +9,7 @@ error, never a fallback.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ssl
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -50,6 +51,8 @@ class TlsFiles:
     ca_der: bytes = b""
     ca_p12: bytes = b""
     ca_fingerprint: str = ""
+    # The SHA-256 of the file of the server's certificate, by which a reload knows another one.
+    certificate_checksum: str = ""
     # For the log, when the CA of an earlier start was replaced.
     news: str = ""
 
@@ -174,15 +177,16 @@ def _missing(path: Path) -> str | None:
 
 
 def _files(key: Path, certificate: Path, ca: Path, *, made_here: bool) -> TlsFiles:
+    files = TlsFiles(key, certificate, ca, made_here)
+    with contextlib.suppress(OSError):
+        checksum = hashlib.sha256(certificate.read_bytes()).hexdigest()
+        files = replace(files, certificate_checksum=checksum)
     try:
         ca_certificate = x509.load_pem_x509_certificate(ca.read_bytes())
     except (OSError, ValueError):
-        return TlsFiles(key, certificate, ca, made_here)
-    return TlsFiles(
-        key,
-        certificate,
-        ca,
-        made_here,
+        return files
+    return replace(
+        files,
         ca_pem=ca_certificate.public_bytes(serialization.Encoding.PEM).decode(),
         ca_der=ca_certificate.public_bytes(serialization.Encoding.DER),
         ca_p12=pkcs12.serialize_key_and_certificates(

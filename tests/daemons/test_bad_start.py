@@ -22,6 +22,7 @@ from devmail_config.services import LISTENERS
 from tests.helpers.ca import DAY, Material, issue, make_ca, make_material
 from tests.helpers.clients import LOOPBACK, send, wait_for_message
 from tests.helpers.server import DEVMAIL, HOSTNAME, Server
+from tests.helpers.wait import wait_for
 
 CA = make_ca()
 
@@ -269,6 +270,33 @@ def test_mounted_material_is_served_on_every_port(own_directory: Path) -> None:
         assert not (server.state / "tls").exists()
         send(server, "a@one.example", "b@two.example", "over your material")
         wait_for_message(server, "b@two.example", "over your material")
+
+
+def test_material_that_was_replaced_is_taken_over_by_a_reload(own_directory: Path) -> None:
+    directory = own_directory / "material"
+    directory.mkdir()
+    material = make_material(directory)
+    with Server(own_directory, **tls_settings(material)) as server:
+        pkcs12 = f"http://{LOOPBACK}:{server.port('http')}/ca.p12"
+        with urlopen(pkcs12) as page:
+            before = page.read()
+        # The same files, as a tool that renews certificates leaves them; even the CA is another.
+        make_material(directory)
+        renewed = load_pem_x509_certificate(material.certificate.read_bytes())
+
+        def is_served() -> bool:
+            try:
+                served = served_certificates(server, HOSTNAME)
+            except ssl.SSLCertVerificationError:
+                return False
+            return served == {renewed.public_bytes(Encoding.DER)}
+
+        assert not is_served()
+        assert server.command("reload").returncode == 0
+        wait_for(is_served, "every port to have the new certificate")
+        with urlopen(pkcs12) as page:
+            assert page.read() != before
+        wait_for(server.is_healthy, "every service to work")
 
 
 def test_our_own_certificate_is_for_more_names_if_told_so(own_directory: Path) -> None:

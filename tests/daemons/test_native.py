@@ -253,6 +253,7 @@ def follow_the_readme(server: Server) -> None:
     assert "imaps      127.0.0.1:993" in shell(next_block(blocks, "sh"))
     # The same with Docker, which tests/container does.
     assert next_block(blocks, "sh").startswith("docker build")
+    assert next_block(blocks, "sh").startswith("docker run")
 
     shell(next_block(blocks, "sh"))
     wait_for_message(server, "mail2@company2.com", "First")

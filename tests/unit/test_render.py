@@ -319,7 +319,7 @@ def test_an_update_replaces_what_has_changed_and_removes_nothing(tmp_path: Path)
     before: render.Tree = {
         one: RenderedFile("1"),
         two: RenderedFile("2"),
-        salted: RenderedFile("salt", varies=True),
+        salted: RenderedFile("salt", follows=one),
     }
     render.write(before, tmp_path, 1000.0)
     (tmp_path / "a" / "socket").touch()
@@ -328,7 +328,7 @@ def test_an_update_replaces_what_has_changed_and_removes_nothing(tmp_path: Path)
         one: RenderedFile("1"),
         two: RenderedFile("zwei"),
         new: RenderedFile("3"),
-        salted: RenderedFile("other salt", varies=True),
+        salted: RenderedFile("other salt", follows=one),
     }
     update = render.update(tree, tmp_path, 2000.0)
     assert update.changed == {two, new}
@@ -339,6 +339,9 @@ def test_an_update_replaces_what_has_changed_and_removes_nothing(tmp_path: Path)
     assert (tmp_path / new).read_text() == "3"
     assert (tmp_path / "a" / "socket").exists()
     assert not list(tmp_path.rglob("*.new"))
+    # What follows another one is new when that is.
+    other = {one: RenderedFile("eins"), salted: RenderedFile("other salt", follows=one)}
+    assert render.update(other, tmp_path, 2500.0).changed == {one, salted}
     # And back again.
     render.update(update.before, tmp_path, 3000.0)
     assert (tmp_path / two).read_text() == "2"
