@@ -1,7 +1,7 @@
 # `make up` starts the server and `make test` runs the tests; neither needs anything set up before.
 
 .PHONY: help up up-docker up-native down logs image test test-unit test-daemons test-browser \
-	test-container bench check format docs lock clean
+	test-container test-torture torture bench check format docs lock clean
 
 help:
 	@echo "make up       start the server, and return when it works: in a container if there is a"
@@ -10,6 +10,8 @@ help:
 	@echo "make logs     follow its log"
 	@echo "make image    build the image, and print its size"
 	@echo "make test     run every test that this machine can run"
+	@echo "make torture  inject faults under load for 20 minutes; ROUNDS=50 SEED=x make torture: for longer,"
+	@echo "              and by chance of another kind"
 	@echo "make bench    measure for 20 minutes, and write docs/performance.md"
 	@echo "make check    run the linters and the type checker"
 	@echo "make format   format the code"
@@ -42,9 +44,14 @@ test:
 	@.venv/bin/devmail install --webmail roundcube
 	@.venv/bin/pytest
 
-test-unit test-daemons test-browser test-container: test-%:
+test-unit test-daemons test-browser test-container test-torture: test-%:
 	@tools/venv dev
 	@.venv/bin/pytest tests/$*
+
+torture:
+	@tools/venv dev
+	@.venv/bin/devmail install --webmail roundcube
+	@TORTURE_ROUNDS=$(or $(ROUNDS),10) TORTURE_SEED=$(or $(SEED),1) .venv/bin/pytest tests/torture
 
 bench:
 	@tools/venv dev

@@ -18,15 +18,17 @@ from devmail_config.surroundings import Machine
 from tests.helpers.container import engine_answers
 from tests.helpers.server import ROOT, Server, state_directory
 
-_TIERS = ("unit", "daemons", "container", "browser")
+_TIERS = ("unit", "daemons", "container", "browser", "torture")
 
 
 def _missing_for(tier: str) -> str | None:
     """Say in one line what the tests of a tier lack on this machine, or None."""
-    if tier in {"daemons", "browser"}:
+    if tier in {"daemons", "browser", "torture"}:
         needed = surroundings.packages(ROOT / "debian-packages.txt")
+        if tier != "daemons":
+            needed += webmail.packages("roundcube")
         if tier == "browser":
-            needed += [*webmail.packages("roundcube"), "chromium", "libnss3-tools"]
+            needed += ["chromium", "libnss3-tools"]
         if missing := surroundings.missing_packages(needed, Machine()):
             return f"Debian packages are missing: {' '.join(missing)}"
         if os.geteuid() != 0:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-from tests.helpers.server import ROOT
+from tests.helpers.container import build_image
 
 
 @pytest.fixture(scope="session")
 def image_report() -> str:
     """What building the image prints at its end: how large it is."""
-    done = subprocess.run(
-        [ROOT / "tools" / "docker", "image"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1]
+    return build_image()
 
 
 @pytest.fixture(scope="session", autouse=True)

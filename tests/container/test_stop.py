@@ -23,12 +23,11 @@ NAMED = re.compile(
 
 def test_a_stop_in_the_middle_of_a_load_is_quick_and_loses_nothing() -> None:
     with Container() as container:
-        load = Load(container)
-        load.wait_for(100)
-        began = time.monotonic()
-        docker("stop", container.name)
-        assert time.monotonic() - began < 3
-        load.end()
+        with Load(container) as load:
+            load.wait_for(100)
+            began = time.monotonic()
+            docker("stop", container.name)
+            assert time.monotonic() - began < 3
         assert container.state["ExitCode"] == 0
         docker("start", container.name)
         container.wait()
@@ -52,11 +51,10 @@ def test_a_stop_in_the_middle_of_a_start_is_heard(moment: float) -> None:
 
 def test_a_kill_in_the_middle_of_a_load_loses_nothing() -> None:
     with Container() as container:
-        load = Load(container)
         ca = container.download_ca()
-        load.wait_for(150)
-        docker("kill", "--signal=KILL", container.name)
-        load.end()
+        with Load(container) as load:
+            load.wait_for(150)
+            docker("kill", "--signal=KILL", container.name)
         docker("start", container.name)
         container.wait()
         assert container.download_ca() == ca

@@ -209,10 +209,9 @@ def test_mail_is_kept_over_a_restart(own_directory: Path) -> None:
 def test_nothing_that_was_accepted_is_lost_when_everything_is_killed(own_directory: Path) -> None:
     """Every message that was answered with 250 before the cut is in its mailbox after it."""
     with Server(own_directory) as server:
-        load = Load(server)
-        load.wait_for(150)
-        server.kill_all()
-        load.end()
+        with Load(server) as load:
+            load.wait_for(150)
+            server.kill_all()
         server.start()
         wait_for(load.is_there, f"all of {len(load.accepted)} messages", timeout=60)
 

@@ -15,11 +15,20 @@ from devmail_config.health import examine
 from devmail_config.services import LISTENERS
 from devmail_config.settings import load
 from devmail_config.tls import TlsFiles
-from tests.helpers.server import free_offset
+from tests.helpers.server import ROOT, free_offset
 from tests.helpers.wait import wait_for
 
 IMAGE = "devmail"
 LOOPBACK = "127.0.0.1"
+
+
+def build_image() -> str:
+    """Build the image by the command that users build it with; give what it prints at its end."""
+    done = subprocess.run(
+        [ROOT / "tools" / "docker", "image"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
 
 
 def docker(*arguments: str, stdin: str | None = None) -> str:
@@ -137,6 +146,9 @@ class Container(Published):
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(docker("inspect", "--format={{json .State}}", self.name))
         return state
+
+    def queue(self, *arguments: str) -> str:
+        return self.execute("devmail", "queue", *arguments)
 
     def execute(self, *command: str) -> str:
         return docker("exec", self.name, *command)

@@ -136,6 +136,9 @@ class Server:
             verdict.fault is None for verdict in examine(settings, files, addresses)
         )
 
+    def queue(self, *arguments: str) -> str:
+        return self.command("queue", *arguments).stdout
+
     def stop(self) -> int:
         """Ask the server to end, and give its exit status."""
         assert self.process is not None
@@ -169,16 +172,11 @@ class Server:
                 continue
             process = int(directory.name)
             state = fields.rpartition(")")[2].split()[0]
-            if (
-                process != supervisor
-                and state != "Z"
-                and name in command
-                and self._is_ours(process)
-            ):
+            if process != supervisor and state != "Z" and name in command and self.is_ours(process):
                 found.append(process)
         return found
 
-    def _is_ours(self, process: int) -> bool:
+    def is_ours(self, process: int) -> bool:
         """Tell whether the state directory is in a process's command line or working directory."""
         directory = Path("/proc") / str(process)
         try:
@@ -193,7 +191,7 @@ class Server:
             parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             return False
-        return parent > 1 and self._is_ours(parent)
+        return parent > 1 and self.is_ours(parent)
 
     def port(self, listener: str) -> int:
         return next(one.port for one in LISTENERS if one.name == listener) + self.offset
