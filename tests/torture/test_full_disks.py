@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import smtplib
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +14,16 @@ from tests.helpers.load import Load, mixed
 from tests.helpers.server import Server
 from tests.helpers.wait import wait_for
 
+MIB = 1024**2
 SETTINGS = {"bounce_after": "30s", "message_size_limit": "10M"}
 
 
 def fill(directory: Path) -> Path:
-    """Leave nothing of a disk to others."""
-    disk = os.statvfs(directory)
+    """Leave nothing of a disk to others, who write to it at the same time."""
     ballast = directory / "ballast"
-    ballast.write_bytes(bytes(disk.f_bavail * disk.f_frsize))
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(MIB)):
+            pass
     return ballast
 
 
@@ -31,7 +33,7 @@ def test_the_disk_of_the_mailboxes_is_full(
     """What is accepted meanwhile waits in the queue."""
     full = row("full disk: mailboxes")
     disk = mounted("size=130m,mode=755")
-    with Server(own_directory / "state", mail_dir=str(disk / "mail"), **SETTINGS) as server:
+    with Server(own_directory, mail_dir=str(disk / "mail"), **SETTINGS) as server:
         for _ in range(rounds):
             with Load(server, mixed, pause=0.1) as load:
                 load.wait_for(50)

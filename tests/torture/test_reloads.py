@@ -38,6 +38,7 @@ def test_the_configuration_is_read_again(
                 end = time.monotonic() + 8
             # Dovecot's processes, by default, end 6 s after they were told to.
             while time.monotonic() < end:
+                load.wait_for(5)
                 assert reader.noop()[0] == "OK"
                 assert fetcher.noop().startswith(b"+OK")
                 assert sender.noop()[0] == 250
