@@ -40,7 +40,7 @@ class Row:
         self.times += 1
         if works:
             began = time.monotonic()
-            wait_for(works, f"the server to work after {what or self.fault}", timeout=40)
+            wait_for(works, f"the server to work after {what or self.fault}", timeout=20)
             self.seconds.append(time.monotonic() - began)
 
     def settle(self, load: Load, server: Settling) -> None:
