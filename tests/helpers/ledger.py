@@ -15,7 +15,7 @@ from tests.helpers.wait import wait_for
 
 _HEADINGS = (
     *("fault, under load", "times", "acknowledged", "delivered", "bounced", "lost", "duplicated"),
-    "works again after, median (most)",
+    "works again after: median (most)",
 )
 _PROBES = itertools.count()
 
@@ -33,15 +33,15 @@ class Row:
         self.fault = fault
         self.times = 0
         self.account = Account()
-        self.seconds: list[float] = []
+        # How long it took to work again, and what it was that had been struck.
+        self.seconds: list[tuple[float, str]] = []
 
-    def struck(self, works: Callable[[], object] | None = None, what: str = "") -> None:
+    def struck(self, works: Callable[[], object], what: str = "") -> None:
         """Count a fault that has just been injected, and wait until the server works again."""
         self.times += 1
-        if works:
-            began = time.monotonic()
-            wait_for(works, f"the server to work after {what or self.fault}", timeout=20)
-            self.seconds.append(time.monotonic() - began)
+        began = time.monotonic()
+        wait_for(works, f"the server to work after {self.fault} {what}".rstrip(), timeout=20)
+        self.seconds.append((time.monotonic() - began, what))
 
     def settle(self, load: Load, server: Settling) -> None:
         """End a load, and account for it when nothing is on its way any more."""
@@ -59,7 +59,9 @@ class Row:
         counts = (self.times, *account[:3], len(account.lost), account.duplicated)
         seconds = "-"
         if self.seconds:
-            seconds = f"{statistics.median(self.seconds):.2f} s ({max(self.seconds):.2f})"
+            median = statistics.median(took for took, _ in self.seconds)
+            longest, what = max(self.seconds)
+            seconds = f"{median:.2f} s ({longest:.2f}{what and f', {what}'})"
         return [self.fault, *(f"{count:,}" for count in counts), seconds]
 
 
