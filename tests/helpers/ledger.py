@@ -90,7 +90,7 @@ def mail_flows(server: Reachable) -> bool:
     box = f"{name}@three.example"
     try:
         send(server, "probe@three.example", box, name)
-        wait_for(lambda: name in subjects(server, box), "the probe", timeout=2)
+        wait_for(lambda: name in subjects(server, box), "the probe", timeout=5)
     except (*AWAY, AssertionError):
         return False
     return True

@@ -101,6 +101,10 @@ class Load:
         goal = len(self.accepted) + count
         wait_for(lambda: len(self.accepted) >= goal, "a load of mail", timeout=60)
 
+    def ease(self) -> None:
+        """Go on slowly, so that the queue does not grow, and other mail is not far behind."""
+        self._pause = max(self._pause, 0.25)
+
     def end(self) -> None:
         """Stop, and wait for the last answer."""
         self._stop.set()

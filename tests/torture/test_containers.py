@@ -36,6 +36,7 @@ def test_a_container_ends(chance: random.Random, rounds: int, row: Callable[[str
         for end, (command, is_over) in list(ENDS.items()) * 2 * rounds:
             with Load(container, mixed, pause=0.02) as load:
                 load.wait_for(chance.randrange(100, 300))
+                load.ease()
                 docker(*command, container.name)
                 if is_over:
                     docker("start", container.name)

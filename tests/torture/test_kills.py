@@ -61,6 +61,7 @@ def test_everything_is_killed(
             current = killed_again if round_ % 2 else killed
             with Load(server, mixed, pause=0.02) as load:
                 load.wait_for(chance.randrange(100, 300))
+                load.ease()
                 server.kill_all()
                 if current is killed_again:
                     server.spawn()

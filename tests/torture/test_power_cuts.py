@@ -44,6 +44,7 @@ def test_the_power_goes_under_load(
         for _ in range(3 * rounds):
             with Load(server, mixed, clients=8, pause=0.02) as load:
                 load.wait_for(chance.randrange(200, 500))
+                load.ease()
                 cut(disk, server)
                 cuts.struck(lambda: works(server))
             cuts.settle(load, server)
@@ -69,6 +70,7 @@ def cut_early(disk: Disk, server: Server, seconds: float, cuts: Row) -> None:
         time.sleep(seconds)
         # What a client may have trusted by then.
         ca = server.ca.read_bytes() if load.accepted else None
+        load.ease()
         cut(disk, server)
         cuts.struck(lambda: works(server))
         cuts.settle(load, server)
