@@ -73,5 +73,7 @@ def cut_early(disk: Disk, server: Server, seconds: float, cuts: Row) -> None:
         load.ease()
         cut(disk, server)
         cuts.struck(lambda: works(server))
+        # There may have been no time to accept anything before the cut.
+        load.wait_for(20)
         cuts.settle(load, server)
         assert ca in {None, server.ca.read_bytes()}
