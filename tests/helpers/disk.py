@@ -56,6 +56,10 @@ class Disk:
     def come_back(self) -> None:
         """Do what a machine does at its next start. Nobody may use the disk any more."""
         wait_for(self._is_unmounted, "the disk to be free", interval=0.1)
+        # Where another mount namespace has the old one still, that is what would be mounted.
+        copy = self._image.with_suffix(".copy")
+        subprocess.run(["cp", "--sparse=always", self._image, copy], check=True)
+        copy.replace(self._image)
         done = subprocess.run(
             ["e2fsck", "-fy", self._image], capture_output=True, text=True, check=False
         )
