@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from devmail_config import queue, surroundings, tls
+from devmail_config.errors import DevmailError
 from devmail_config.layout import Layout
 from devmail_config.render import reachable
 from devmail_config.services import HEALTH_CHECK, HEALTH_CHECK_ADDRESS, LISTENERS, Listener
@@ -131,9 +132,13 @@ def _something_is_deferred(layout: Layout) -> bool:
 
 def _delayed_here(layout: Layout) -> str | None:
     """Say what is not delivered, although nobody asked for that: by our own daemons."""
+    try:
+        _, waiting = queue.listing(layout)
+    except DevmailError as error:
+        return error.problems[0].fault
     reasons = [
         reason
-        for message in queue.listing(layout)[1]
+        for message in waiting
         for _, reason in message.recipients
         # Dovecot's socket, or the program that delivers to rare addresses.
         if str(layout.run) in reason or reason.startswith("temporary failure")

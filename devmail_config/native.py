@@ -196,8 +196,15 @@ def recover(layout: Layout) -> None:
             return
     except PermissionError:
         return
-    if names := processes.end(layout):
+    _end_remains(layout)
+
+
+def _end_remains(layout: Layout) -> bool:
+    """End what no supervisor looks after; tell whether there was anything."""
+    names = processes.end(layout)
+    if names:
         say(f"ended what a supervisor that is gone has left: {', '.join(names)}")
+    return bool(names)
 
 
 def _wait_for_one_that_ends(layout: Layout) -> None:
@@ -237,14 +244,13 @@ def stop(layout: Layout) -> None:
     """Stop the server and wait for its last process to end; all is well if none is running."""
     began = time.monotonic()
     was_running = _stop_supervisor(layout)
-    # None is left, unless the supervisor itself was killed.
-    if names := processes.end(layout):
-        say(f"ended what a supervisor that is gone has left: {', '.join(names)}")
+    # Nothing is left, unless the supervisor itself was killed.
+    had_remains = _end_remains(layout)
     if (process := surroundings.running_server(layout)) is not None:
         raise DevmailError(
             [Problem(f"process {process}", "does not stop", f"kill -KILL {process}")]
         )
-    if was_running or names:
+    if was_running or had_remains:
         say(f"stopped ({time.monotonic() - began:.1f} s)")
     else:
         say(f"no server is running on {layout.state}")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,20 +42,18 @@ class Process:
 def of(layout: Layout) -> Iterator[list[Process]]:
     """Find the daemons of the server of ``layout``, whoever looks after them by now."""
     found: list[Process] = []
-    try:
+    with contextlib.ExitStack() as opened:
         for directory in _PROC.glob("[0-9]*"):
-            with contextlib.suppress(OSError):
+            # It may have ended by now, be the kernel's, or another user's.
+            with contextlib.suppress(OSError), contextlib.ExitStack() as this_one:
                 descriptor = os.pidfd_open(int(directory.name))
+                this_one.callback(os.close, descriptor)
                 # Looked at after it was opened: by then, the number can be no other's.
                 if _is_daemon(directory, layout):
                     name = (directory / "comm").read_text().strip()
                     found.append(Process(int(directory.name), name, descriptor))
-                else:
-                    os.close(descriptor)
+                    opened.push(this_one.pop_all())
         yield found
-    finally:
-        for process in found:
-            os.close(process.descriptor)
 
 
 def end(layout: Layout) -> list[str]:
@@ -93,10 +91,5 @@ def holds(number: int, file: Path) -> bool:
 
 def _is_daemon(process: Path, layout: Layout) -> bool:
     program, place = str((process / "exe").readlink()), (process / "cwd").readlink()
-    return program.startswith(_DAEMONS) and any(
-        place.is_relative_to(directory) for directory in _places(layout)
-    )
-
-
-def _places(layout: Layout) -> Iterable[Path]:
-    return layout.run, layout.spool, layout.mail
+    places = (layout.run, layout.spool, layout.mail)
+    return program.startswith(_DAEMONS) and any(map(place.is_relative_to, places))

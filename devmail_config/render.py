@@ -54,7 +54,7 @@ from devmail_config.webmail import Webmail
 _PACKAGE = Path(__file__).parent
 TEMPLATES = _PACKAGE.parent / "templates"
 # The part of this package that daemons start, below libexec/.
-_LIBEXEC_SOURCES = ("__init__.py", "addresses.py", "faults.py", "programs/*.py")
+_LIBEXEC_SOURCES = ("__init__.py", "addresses.py", "durable.py", "faults.py", "programs/*.py")
 # Postfix distrusts a configuration that is younger than two seconds, and its tools wait.
 _AGE_SECONDS = 10
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from devmail_config import durable
 from devmail_config.faults import DATA, END, FROM, LOGIN, RCPT, TO, Behaviour, Faults
 
 _DUNNO = "DUNNO"
@@ -149,12 +150,7 @@ class Service:
             except ValueError:
                 record = {}
             yield record
-            new = path.with_suffix(".new")
-            with new.open("w", encoding="utf-8") as replacement:
-                replacement.write(json.dumps(record))
-                replacement.flush()
-                os.fsync(replacement.fileno())
-            new.replace(path)
+            durable.write(path, json.dumps(record).encode(), 0o600)
 
     def forget_the_old(self) -> None:
         """Remove what nobody has asked about for a day."""

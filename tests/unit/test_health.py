@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from devmail_config import authority, tls
-from devmail_config.health import examine
+from devmail_config.health import examine, examine_storage
 from devmail_config.layout import Layout
 from devmail_config.services import LISTENERS
 from devmail_config.settings import Settings
@@ -121,3 +121,11 @@ def test_a_certificate_of_someone_else_is_named_as_the_fault(tmp_path: Path) -> 
         found = {one.name: one.fault for one in examine(settings, files, (LOOPBACK,))}
     assert found["imaps"] is not None
     assert found["imaps"].startswith("its certificate is not trusted: ")
+
+
+def test_a_queue_that_cannot_be_listed_is_a_fault_among_the_others(tmp_path: Path) -> None:
+    layout = Layout.of(Settings(state_dir=tmp_path), tmp_path)
+    (layout.spool / "deferred" / "A").mkdir(parents=True)
+    (layout.spool / "deferred" / "A" / "message").touch()
+    found = {one.name: one.fault for one in examine_storage(Settings(), layout)}
+    assert found == {"mailboxes": None, "queue": "no server has run there"}
